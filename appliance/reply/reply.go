@@ -5,8 +5,8 @@ import "fmt"
 
 // Reply is a server's answer to one command (RFC 5321 section 4.2, RFC 2034).
 type Reply struct {
-	Code     int    // three digits; 0: none
-	Enhanced string // "5.7.64"; empty where the server gave none
+	Code     int      // three digits; 0: none
+	Enhanced string   // "5.7.64"; empty where the server gave none
 	Lines    []string // the text of each line, without code, enhanced code and line end
 }
 
@@ -66,9 +66,9 @@ type Verdict struct {
 	Class  Class  `json:"class"`
 	Code   string `json:"code"` // what the verdict was found by: "550 5.7.64", or "tls" for an error without a reply
 	Fault  Fault  `json:"fault"`
-	Cause  string `json:"cause"`  // what happened, for an administrator
-	Fix    string `json:"fix"`    // what to do next; empty where nothing need be done
-	Source string `json:"source"` // where the row comes from
+	Cause  string `json:"cause"`             // what happened, for an administrator
+	Fix    string `json:"fix"`               // what to do next; empty where nothing need be done
+	Source string `json:"source"`            // where the row comes from
 	SignIn bool   `json:"sign_in,omitempty"` // a refused sign-in: probed hourly, so that no account is locked
 }
 
