@@ -1,0 +1,220 @@
+package spool
+
+import (
+	"bytes"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"mailchute/appliance/trace"
+)
+
+// Change lets fn alter an envelope and returns when the result is on disk. When no recipient is left waiting or
+// failed, the message leaves the queue and its record becomes an outcome for the trace. ID, Device, Sender and Size
+// stay as they are. An error of fn changes nothing and is returned.
+func (s *Spool) Change(id trace.ID, fn func(*Envelope) error) error {
+	return s.run(s.change(id, fn))
+}
+
+// ChangeLater is Change without the wait: done, which must not block, is told the result after the flush. A full
+// disk does not lose it: it is tried again until there is room.
+func (s *Spool) ChangeLater(id trace.ID, fn func(*Envelope) error, done func(error)) {
+	op := s.change(id, fn)
+	op.done = done
+	s.add(op, true)
+}
+
+func (s *Spool) change(id trace.ID, fn func(*Envelope) error) operation {
+	return operation{keep: true, apply: func(t *tables) error {
+		key := idKey(id)
+		envelopes := t.bucket(envelopeBucket)
+		stored := envelopes.Get(key)
+		if stored == nil {
+			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		}
+		e, err := decodeEnvelope(stored)
+		if err != nil {
+			return fmt.Errorf("message %s: %w", id, err)
+		}
+		before, dues := headOf(e), dueKeys(e)
+		if err := fn(e); err != nil {
+			return err
+		}
+		after := headOf(e)
+		if after.settled() {
+			return s.settle(t, e, before, dues)
+		}
+		value, err := encodeEnvelope(e)
+		if err != nil {
+			return err
+		}
+		t.put(envelopes, key, value)
+		t.reindex(dues, dueKeys(e))
+		t.counts.add(before, -1)
+		t.counts.add(after, 1)
+		return nil
+	}}
+}
+
+func (t *tables) reindex(before, after [][]byte) {
+	b := t.bucket(dueBucket)
+	for _, key := range before {
+		t.delete(b, key)
+	}
+	t.putAll(dueBucket, after)
+}
+
+// settle removes a message that is done and keeps what became of it, in the same transaction.
+func (s *Spool) settle(t *tables, e *Envelope, before head, dues [][]byte) error {
+	e.Done = s.now()
+	e.Legs, e.Hold = nil, nil
+	value, err := encodeEnvelope(e)
+	if err != nil {
+		return err
+	}
+	key := idKey(e.ID)
+	t.put(t.bucket(outcomeBucket), key, value)
+	t.reindex(dues, nil)
+	t.delete(t.bucket(envelopeBucket), key)
+	chunks := t.bucket(chunkBucket)
+	for sequence := range chunkCount(e.Size) {
+		t.delete(chunks, chunkKey(e.ID, sequence))
+	}
+	t.counts.add(before, -1)
+	return nil
+}
+
+func chunkCount(size int64) uint32 { return uint32((size + chunkSize - 1) / chunkSize) }
+
+// Get reads an envelope.
+func (s *Spool) Get(id trace.ID) (e *Envelope, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		value := tx.Bucket(envelopeBucket).Get(idKey(id))
+		if value == nil {
+			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		}
+		e, err = decodeEnvelope(value)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// List reads envelopes in the order they came in, from an id on (0: the oldest), those that match want, up to
+// limit. It looks at no more than 1000 envelopes in one transaction, so that a long walk does not hold up the committer.
+func (s *Spool) List(from trace.ID, limit int, want func(*Envelope) bool) (list []*Envelope, err error) {
+	const stretch = 1000
+	for more := true; more; {
+		err = s.view(func(tx *bolt.Tx) error {
+			cursor := tx.Bucket(envelopeBucket).Cursor()
+			key, value := cursor.Seek(idKey(from))
+			for range stretch {
+				if key == nil || len(list) >= limit {
+					more = false
+					return nil
+				}
+				e, err := decodeEnvelope(value)
+				if err != nil {
+					return fmt.Errorf("message %s: %w", idOf(key), err)
+				}
+				if want(e) {
+					list = append(list, e)
+				}
+				from = idOf(key) + 1
+				key, value = cursor.Next()
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// Outcomes reads up to limit records of messages that have left the queue and that the trace does not have yet.
+func (s *Spool) Outcomes(limit int) (records []trace.Record, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		records = nil
+		cursor := tx.Bucket(outcomeBucket).Cursor()
+		for key, value := cursor.First(); key != nil && len(records) < limit; key, value = cursor.Next() {
+			if s.isHidden(idOf(key)) {
+				continue
+			}
+			e, err := decodeEnvelope(value)
+			if err != nil {
+				return fmt.Errorf("outcome of %s: %w", idOf(key), err)
+			}
+			records = append(records, e.Record)
+		}
+		return nil
+	})
+	return records, err
+}
+
+// Outcome reads the record of one message that has left the queue; ErrNotFound where the trace has it already.
+func (s *Spool) Outcome(id trace.ID) (record trace.Record, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		value := tx.Bucket(outcomeBucket).Get(idKey(id))
+		if value == nil {
+			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		}
+		e, err := decodeEnvelope(value)
+		if err == nil {
+			record = e.Record
+		}
+		return err
+	})
+	return record, err
+}
+
+func (s *Spool) isHidden(id trace.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hidden[id]
+}
+
+// Forget removes outcomes that the trace has on disk, with the next commit; it starts none.
+func (s *Spool) Forget(ids []trace.ID) {
+	s.mu.Lock()
+	for _, id := range ids {
+		s.hidden[id] = true
+	}
+	s.mu.Unlock()
+	s.add(operation{keep: true, apply: func(t *tables) error {
+		outcomes := t.bucket(outcomeBucket)
+		for _, id := range ids {
+			t.delete(outcomes, idKey(id))
+		}
+		return nil
+	}, done: func(error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, id := range ids {
+			delete(s.hidden, id)
+		}
+	}}, false)
+}
+
+// At lists the messages that wait at a connector, due or not, up to limit; next is where to go on, nil at the end.
+func (s *Spool) At(connector string, from []byte, limit int) (ids []trace.ID, next []byte, err error) {
+	prefix := append([]byte(connector), 0)
+	err = s.view(func(tx *bolt.Tx) error {
+		ids, next = nil, nil
+		cursor := tx.Bucket(dueBucket).Cursor()
+		key, _ := cursor.Seek(append(bytes.Clone(prefix), from...))
+		for ; bytes.HasPrefix(key, prefix); key, _ = cursor.Next() {
+			if len(ids) == limit {
+				next = bytes.Clone(key[len(prefix):])
+				return nil
+			}
+			if _, due, ok := readDue(key); ok {
+				ids = append(ids, due.ID)
+			}
+		}
+		return nil
+	})
+	return ids, next, err
+}

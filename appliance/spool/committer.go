@@ -1,0 +1,263 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"mailchute/appliance/trace"
+)
+
+// The committer is the one goroutine that writes. What arrives while a commit runs waits, and the next commit
+// takes all of it: twenty scanners share a flush, and a lone one waits for nobody.
+
+// pendingLimit starts a commit without an acceptance: bytes of chunks, of all sessions together. A session that
+// would go beyond it waits until the committer has taken what is there.
+const pendingLimit = 4 << 20
+
+// operation is one change of the queue file.
+type operation struct {
+	// apply makes the change. An error refuses this operation alone and must come before the first put.
+	apply func(*tables) error
+	// done is told the result after the flush; may be nil. It must not block.
+	done func(error)
+	// keep: the result of a delivery or an administrator's will. It is not given up when the disk is full, but
+	// tried again until there is room.
+	keep   bool
+	loaded int64 // bytes of chunk it carries
+}
+
+// tables is a transaction of the committer: all that operations may do.
+type tables struct {
+	tx      *bolt.Tx
+	failure error // the first error of bbolt: the whole transaction fails
+	counts  Counts
+	// writers that put chunks in this transaction, and whether they were accepted or aborted in it.
+	writers map[*Writer]bool
+}
+
+func (t *tables) bucket(name []byte) *bolt.Bucket {
+	b := t.tx.Bucket(name)
+	b.FillPercent = 0.9 // keys come mostly in ascending order
+	return b
+}
+
+func (t *tables) put(b *bolt.Bucket, key, value []byte) {
+	if err := b.Put(key, value); err != nil && t.failure == nil {
+		t.failure = err
+	}
+}
+
+func (t *tables) delete(b *bolt.Bucket, key []byte) {
+	if err := b.Delete(key); err != nil && t.failure == nil {
+		t.failure = err
+	}
+}
+
+// add hands an operation to the committer. urgent starts a commit; otherwise it rides with the next one.
+func (s *Spool) add(op operation, urgent bool) {
+	s.mu.Lock()
+	err := s.addLocked(op, urgent)
+	s.mu.Unlock()
+	if err != nil && op.done != nil {
+		op.done(err)
+	}
+}
+
+func (s *Spool) addLocked(op operation, urgent bool) error {
+	if s.failure != nil {
+		return s.failure
+	}
+	if s.closing {
+		return ErrClosed
+	}
+	s.pending = append(s.pending, op)
+	s.loading += op.loaded
+	if urgent || s.loading >= pendingLimit {
+		s.start()
+	}
+	return nil
+}
+
+func (s *Spool) start() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run hands over an operation and waits for its flush.
+func (s *Spool) run(op operation) error {
+	result := make(chan error, 1)
+	op.done = func(err error) { result <- err }
+	s.add(op, true)
+	return <-result
+}
+
+// retryDelay is the time between two tries to write results to a full disk.
+const retryDelay = time.Second
+
+func (s *Spool) commitLoop() {
+	defer close(s.stopped)
+	var batch, kept []operation
+	for {
+		var retry <-chan time.Time
+		if len(kept) > 0 {
+			retry = time.After(retryDelay)
+		}
+		select {
+		case <-s.wake:
+		case <-retry:
+		}
+		s.mu.Lock()
+		closing := s.closing
+		batch = append(append(batch[:0], kept...), s.pending...)
+		clear(s.pending)
+		s.pending = s.pending[:0]
+		s.storing, s.loading = s.loading, 0
+		s.took.Broadcast()
+		s.mu.Unlock()
+
+		if len(batch) > 0 {
+			kept = s.commit(batch)
+		}
+		clear(batch)
+		s.mu.Lock()
+		s.storing = 0
+		s.mu.Unlock()
+		s.took.Broadcast()
+		if closing {
+			return
+		}
+		if len(kept) == 0 {
+			s.compactIfSparse()
+		}
+	}
+}
+
+// commit applies the operations in one transaction, flushes it, and tells each how it ended. It returns those
+// that must be tried again because the disk did not take them.
+func (s *Spool) commit(batch []operation) (kept []operation) {
+	results, counts, err := s.write(batch)
+	if full(err) && s.reserve.release() {
+		s.log.Warn("the disk is full: the reserve is used to record what was delivered", "error", err)
+		batch = refuse(batch, err)
+		results, counts, err = s.write(batch)
+	}
+	switch {
+	case err == nil:
+		s.mu.Lock()
+		s.counts = counts
+		s.mu.Unlock()
+		s.measure()
+	case full(err):
+		s.log.Error("the disk is full", "error", err)
+		return refuse(batch, err)
+	default: // what the disk did with it is not known any more
+		err = s.fail(fmt.Errorf("write %s: %w", s.path, err), false)
+		for i := range results {
+			results[i] = err
+		}
+	}
+	for i, op := range batch {
+		if op.done != nil {
+			op.done(results[i])
+		}
+	}
+	return nil
+}
+
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// refuse tells the operations that can be refused that the disk is full, and returns the others.
+func refuse(batch []operation, err error) (kept []operation) {
+	for _, op := range batch {
+		switch {
+		case op.keep:
+			kept = append(kept, op)
+		case op.done != nil:
+			op.done(fmt.Errorf("%w: %w", ErrFull, err))
+		}
+	}
+	return kept
+}
+
+// write runs one transaction. results holds the operations' own errors; the error returned is the transaction's.
+func (s *Spool) write(batch []operation) (results []error, counts Counts, err error) {
+	results = make([]error, len(batch))
+	if err := s.Err(); err != nil {
+		return results, counts, err
+	}
+	defer func() {
+		if failure := recover(); failure != nil {
+			err = s.fail(fmt.Errorf("write %s: %v", s.path, failure), true)
+		}
+	}()
+	t := &tables{counts: s.Counts(), writers: make(map[*Writer]bool)}
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		t.tx = tx
+		for i, op := range batch {
+			results[i] = op.apply(t)
+			if t.failure != nil {
+				return t.failure
+			}
+		}
+		s.markOpen(t)
+		return t.failure
+	})
+	if err == nil {
+		for w := range t.writers {
+			w.stored = true
+		}
+	}
+	return results, t.counts, err
+}
+
+// markOpen records the messages that have chunks in the file but are not accepted, so that a start after a
+// crash finds and sweeps them, and unmarks the others.
+func (s *Spool) markOpen(t *tables) {
+	open := t.bucket(openBucket)
+	for w, ended := range t.writers {
+		switch {
+		case ended && w.stored:
+			t.delete(open, idKey(w.id))
+		case !ended && !w.stored:
+			t.put(open, idKey(w.id), nil)
+		}
+	}
+}
+
+// Err is the failure that stopped the spool, nil while it works.
+func (s *Spool) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failure
+}
+
+// nextID gives out an id: the time, or one more than the last where the clock has not moved on or went back.
+func (s *Spool) nextID() trace.ID {
+	now := trace.IDAt(s.now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID = max(s.lastID+1, now)
+	return s.lastID
+}
+
+// deleteChunksFrom removes the chunks of a message, beginning with a sequence.
+func deleteChunksFrom(chunks *bolt.Bucket, id []byte, sequence uint32) error {
+	cursor := chunks.Cursor()
+	var keys [][]byte
+	for key, _ := cursor.Seek(chunkKey(idOf(id), sequence)); len(key) == 12 && slices.Equal(key[:8], id); key, _ = cursor.Next() {
+		keys = append(keys, slices.Clone(key))
+	}
+	for _, key := range keys {
+		if err := chunks.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
