@@ -14,17 +14,24 @@ const FileName = "config.toml"
 
 // Config is the whole document, checked: see Parse for what can be relied on. JSON has the same names.
 //
-// The tags tell the checks: required, enum (values allowed), minimum and maximum (of numbers). A key that is
+// The tags tell the checks: required (a list then needs an item), with an example; enum, the values allowed; minimum
+// and maximum, of numbers. A key that is
 // not required has the default that setDefaults of its table gives.
 type Config struct {
-	Version         int         `toml:"version" json:"version" required:"true" minimum:"1" maximum:"1"`
-	Hostname        string      `toml:"hostname" json:"hostname" required:"true"`                 // HELO name, and the name in Received
-	AcceptedDomains []string    `toml:"accepted_domains" json:"accepted_domains" required:"true"` // as address.ParseDomain gives them, at least one
+	Version         int         `toml:"version" json:"version" required:"true" example:"1" minimum:"1" maximum:"1"`
+	Hostname        string      `toml:"hostname" json:"hostname" required:"true" example:"relay.contoso.com"`           // HELO name, and the name in Received
+	AcceptedDomains []string    `toml:"accepted_domains" json:"accepted_domains" required:"true" example:"contoso.com"` // as address.ParseDomain gives them, at least one
 	SMTP            SMTP        `toml:"smtp" json:"smtp"`
 	Devices         []Device    `toml:"device" json:"device"`
 	Connectors      []Connector `toml:"connector" json:"connector"`
 	Retry           Retry       `toml:"retry" json:"retry"`
 	Queue           Queue       `toml:"queue" json:"queue"`
+}
+
+func (c *Config) setDefaults() {
+	*c = Config{Devices: []Device{}, Connectors: []Connector{}}
+	c.SMTP.setDefaults()
+	c.Retry.setDefaults()
 }
 
 // SMTP is where and how the box takes mail from devices.
@@ -42,7 +49,7 @@ func (s *SMTP) setDefaults() {
 
 // Listener is one address devices connect to.
 type Listener struct {
-	Address string    `toml:"address" json:"address" required:"true"` // ":25", "192.168.1.5:25", "[fd00::5]:25"; port 0: the system chooses
+	Address string    `toml:"address" json:"address" required:"true" example:":25"` // ":25", "192.168.1.5:25", "[fd00::5]:25"; port 0: the system chooses
 	TLS     ListenTLS `toml:"tls" json:"tls" enum:"none,starttls,implicit"`
 }
 
@@ -59,15 +66,15 @@ const (
 
 // Device is one entry of those who may hand in mail.
 type Device struct {
-	Name      string         `toml:"name" json:"name" required:"true"`
-	Addresses []AddressRange `toml:"addresses" json:"addresses" required:"true"` // at least one; no two entries have the same
+	Name      string         `toml:"name" json:"name" required:"true" example:"Floor 2"`
+	Addresses []AddressRange `toml:"addresses" json:"addresses" required:"true" example:"192.168.1.40"` // at least one; no two entries have the same
 }
 
 // Connector is a way to one cloud endpoint.
 type Connector struct {
-	Name          string            `toml:"name" json:"name" required:"true"`
-	Kind          Kind              `toml:"kind" json:"kind" required:"true" enum:"smarthost"`
-	Host          string            `toml:"host" json:"host" required:"true"` // a name, or an IP address without brackets; MX is not looked up
+	Name          string            `toml:"name" json:"name" required:"true" example:"Floor 2"`
+	Kind          Kind              `toml:"kind" json:"kind" required:"true" example:"smarthost" enum:"smarthost"`
+	Host          string            `toml:"host" json:"host" required:"true" example:"contoso-com.mail.protection.outlook.com"` // a name, or an IP address without brackets; MX is not looked up
 	Port          int               `toml:"port" json:"port" minimum:"1" maximum:"65535"`
 	TLS           TLS               `toml:"tls" json:"tls" enum:"none,opportunistic,required,verified"`
 	TLSMode       TLSMode           `toml:"tls_mode" json:"tls_mode" enum:"starttls,implicit"`
@@ -78,7 +85,7 @@ type Connector struct {
 	Certificate   string            `toml:"certificate" json:"certificate"`                            // see CertificateFiles; empty: none
 	Username      string            `toml:"username" json:"username"`                                  // AUTH PLAIN or LOGIN; empty: none
 	PasswordFile  string            `toml:"password_file" json:"password_file"`                        // set if and only if Username is
-	Domains       []address.Pattern `toml:"domains" json:"domains" required:"true"`                    // of recipients, at least one
+	Domains       []address.Pattern `toml:"domains" json:"domains" required:"true" example:"*"`        // of recipients, at least one
 	Senders       []address.Scope   `toml:"senders" json:"senders"`                                    // empty: all; matched before Domains
 	Priority      int               `toml:"priority" json:"priority" minimum:"0" maximum:"65535"`      // the lower is tried first
 	Connections   int               `toml:"connections" json:"connections" minimum:"1" maximum:"1000"` // at once

@@ -26,7 +26,7 @@ var durationForm = regexp.MustCompile(`^(?:(\d{1,4})d)?((?:\d{1,12}(?:h|m|s|ms))
 func ParseDuration(text string) (Duration, error) {
 	parts := durationForm.FindStringSubmatch(text)
 	if parts == nil || text == "" {
-		return 0, fmt.Errorf("%q is no span of time", clip(text))
+		return 0, fmt.Errorf("%q: not a span of time", clip(text))
 	}
 	var sum Duration
 	if parts[1] != "" {
@@ -39,12 +39,12 @@ func ParseDuration(text string) (Duration, error) {
 	if parts[2] != "" {
 		rest, err := time.ParseDuration(parts[2])
 		if err != nil || Duration(rest) > maxDuration {
-			return 0, fmt.Errorf("%q is too long", clip(text))
+			return 0, fmt.Errorf("%q: too long", clip(text))
 		}
 		sum += Duration(rest)
 	}
 	if sum <= 0 || sum > maxDuration {
-		return 0, fmt.Errorf("%q is out of range", clip(text))
+		return 0, fmt.Errorf("%q: out of range", clip(text))
 	}
 	return sum, nil
 }
@@ -87,26 +87,26 @@ func ParseAddressRange(text string) (AddressRange, error) {
 	if !strings.Contains(text, "/") {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {
-			return AddressRange{}, fmt.Errorf("%q is no IP address", clip(text))
+			return AddressRange{}, fmt.Errorf("%q: not an IP address", clip(text))
 		}
 		if ip.Zone() != "" {
-			return AddressRange{}, fmt.Errorf("%q has a zone: an address counts on every interface", clip(text))
+			return AddressRange{}, fmt.Errorf("%q: it has a zone, but an address counts on every interface", clip(text))
 		}
 		ip = ip.Unmap()
 		return AddressRange{netip.PrefixFrom(ip, ip.BitLen())}, nil
 	}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return AddressRange{}, fmt.Errorf("%q is no range of IP addresses", clip(text))
+		return AddressRange{}, fmt.Errorf("%q: not a range of IP addresses", clip(text))
 	}
 	if ip := prefix.Addr(); ip.Is4In6() {
 		if prefix.Bits() < 96 {
-			return AddressRange{}, fmt.Errorf("%q mixes IPv4 and IPv6 addresses", clip(text))
+			return AddressRange{}, fmt.Errorf("%q: it mixes IPv4 and IPv6 addresses", clip(text))
 		}
 		prefix = netip.PrefixFrom(ip.Unmap(), prefix.Bits()-96)
 	}
 	if prefix != prefix.Masked() {
-		return AddressRange{}, fmt.Errorf("%q has host bits set: the range is %s, the address alone %s", clip(text), prefix.Masked(), prefix.Addr())
+		return AddressRange{}, fmt.Errorf("%q: host bits are set; the range is %s, the address alone %s", clip(text), prefix.Masked(), prefix.Addr())
 	}
 	return AddressRange{prefix}, nil
 }
