@@ -32,10 +32,14 @@ func ParseID(text string) (ID, error) {
 		return 0, fmt.Errorf("message id %q: %d characters, a message id has %d", text, len(text), idLength)
 	}
 	var id ID
-	for _, digit := range strings.ToUpper(text) {
-		value := strings.IndexRune(digits, digit)
+	for i := range idLength {
+		digit := text[i]
+		if 'a' <= digit && digit <= 'z' {
+			digit -= 'a' - 'A'
+		}
+		value := strings.IndexByte(digits, digit)
 		if value < 0 {
-			return 0, fmt.Errorf("message id %q: %q is not a digit of a message id (0-9, A-Z without I, L, O, U)", text, digit)
+			return 0, fmt.Errorf("message id %q: %q is not a digit of a message id (0-9, A-Z without I, L, O, U)", text, text[i:i+1])
 		}
 		id = id<<5 | ID(value)
 	}
@@ -93,6 +97,7 @@ const (
 	Released  Kind = "released"  // taken off hold, or asked to be tried now
 	Removed   Kind = "removed"   // deleted by an administrator
 	Salvaged  Kind = "salvaged"  // read out of a damaged queue file
+	Lost      Kind = "lost"      // could not be read out of it whole
 )
 
 // Event is one step of a message.
