@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"fmt"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -24,6 +25,24 @@ func (s *Spool) ChangeLater(id trace.ID, fn func(*Envelope) error, done func(err
 	s.add(op, true)
 }
 
+// ChangeAll is Change for many messages in one flush; the errors are in the order of the ids.
+func (s *Spool) ChangeAll(ids []trace.ID, fn func(*Envelope) error) []error {
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	wg.Add(len(ids))
+	s.mu.Lock()
+	for i, id := range ids {
+		op := s.change(id, fn)
+		op.done = func(err error) { errs[i] = err; wg.Done() }
+		if err := s.addLocked(op, true); err != nil {
+			op.done(err)
+		}
+	}
+	s.mu.Unlock()
+	wg.Wait()
+	return errs
+}
+
 func (s *Spool) change(id trace.ID, fn func(*Envelope) error) operation {
 	return operation{keep: true, apply: func(t *tables) error {
 		key := idKey(id)
@@ -32,9 +51,9 @@ func (s *Spool) change(id trace.ID, fn func(*Envelope) error) operation {
 		if stored == nil {
 			return fmt.Errorf("%w: %s", ErrNotFound, id)
 		}
-		e, err := decodeEnvelope(stored)
+		e, err := s.decode(id, stored)
 		if err != nil {
-			return fmt.Errorf("message %s: %w", id, err)
+			return err
 		}
 		before, dues := headOf(e), dueKeys(e)
 		if err := fn(e); err != nil {
@@ -93,11 +112,20 @@ func (s *Spool) Get(id trace.ID) (e *Envelope, err error) {
 		if value == nil {
 			return fmt.Errorf("%w: %s", ErrNotFound, id)
 		}
-		e, err = decodeEnvelope(value)
+		e, err = s.decode(id, value)
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	return e, nil
+}
+
+// decode reads a stored envelope; one that is damaged stops the spool, for the next start to salvage the file.
+func (s *Spool) decode(id trace.ID, value []byte) (*Envelope, error) {
+	e, err := decodeEnvelope(value)
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("message %s: %w", id, err), true)
 	}
 	return e, nil
 }
@@ -115,9 +143,9 @@ func (s *Spool) List(from trace.ID, limit int, want func(*Envelope) bool) (list 
 					more = false
 					return nil
 				}
-				e, err := decodeEnvelope(value)
+				e, err := s.decode(idOf(key), value)
 				if err != nil {
-					return fmt.Errorf("message %s: %w", idOf(key), err)
+					return err
 				}
 				if want(e) {
 					list = append(list, e)
@@ -143,9 +171,9 @@ func (s *Spool) Outcomes(limit int) (records []trace.Record, err error) {
 			if s.isHidden(idOf(key)) {
 				continue
 			}
-			e, err := decodeEnvelope(value)
+			e, err := s.decode(idOf(key), value)
 			if err != nil {
-				return fmt.Errorf("outcome of %s: %w", idOf(key), err)
+				return err
 			}
 			records = append(records, e.Record)
 		}
@@ -161,7 +189,7 @@ func (s *Spool) Outcome(id trace.ID) (record trace.Record, err error) {
 		if value == nil {
 			return fmt.Errorf("%w: %s", ErrNotFound, id)
 		}
-		e, err := decodeEnvelope(value)
+		e, err := s.decode(id, value)
 		if err == nil {
 			record = e.Record
 		}

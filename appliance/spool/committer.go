@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -154,6 +155,11 @@ func (s *Spool) commit(batch []operation) (kept []operation) {
 		s.counts = counts
 		s.mu.Unlock()
 		s.measure()
+		if s.reserve.used {
+			if err := s.reserve.keep(s.disk); err != nil {
+				s.log.Warn("keep a reserve for a full disk", "error", err)
+			}
+		}
 	case full(err):
 		s.log.Error("the disk is full", "error", err)
 		return refuse(batch, err)
@@ -197,6 +203,7 @@ func (s *Spool) write(batch []operation) (results []error, counts Counts, err er
 			err = s.fail(fmt.Errorf("write %s: %v", s.path, failure), true)
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	t := &tables{counts: s.Counts(), writers: make(map[*Writer]bool)}
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		t.tx = tx

@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,13 @@ func spare(total int64) int64 { return min(32<<20, total/20) }
 // measure works out how far the queue may grow, from the file and the disk as they are now.
 func (s *Spool) measure() {
 	size, unused := s.fileSize()
+	s.mu.Lock()
+	s.live, s.unused = size-unused, unused
+	s.mu.Unlock()
+	s.measureDisk()
+}
+
+func (s *Spool) measureDisk() {
 	free, total, err := s.disk.Space()
 	if err != nil {
 		s.log.Error("the room for the queue is not known; the file is not limited by it", "error", err)
@@ -40,22 +48,17 @@ func (s *Spool) measure() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live = size - unused
 	s.ceiling = s.maxSize
 	if s.ceiling == 0 {
 		s.ceiling = total / 2
 	}
-	s.ceiling = min(s.ceiling, s.live+max(0, free+unused-spare(total)))
+	s.ceiling = min(s.ceiling, s.live+max(0, free+s.unused-spare(total)))
 }
 
-// fileSize gives the size of the queue file and how much of it is free pages, in bytes.
+// fileSize gives the bytes of the queue file that were ever written, and how many of them are in free pages.
 func (s *Spool) fileSize() (size, unused int64) {
-	s.swap.RLock()
-	defer s.swap.RUnlock()
+	s.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
 	stats := s.db.Stats()
-	if info, err := os.Stat(s.path); err == nil {
-		size = info.Size()
-	}
 	return size, int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
 }
 
@@ -64,7 +67,7 @@ func (s *Spool) overLocked(size int64) bool { return s.live+s.loading+s.storing+
 
 // Room says whether a message of so many bytes (0: unknown) may come in: nil, or ErrFull.
 func (s *Spool) Room(size int64) error {
-	s.measure()
+	s.measureDisk()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failure != nil {
@@ -88,17 +91,20 @@ func (s *Spool) SetMaxSize(size int64) {
 	s.mu.Lock()
 	s.maxSize = size
 	s.mu.Unlock()
-	s.measure()
+	s.measureDisk()
 }
 
 // reserve is a file that holds blocks of the disk back, given up when others have filled it: a delivery can
 // only be recorded by writing, even though it makes room.
-type reserve struct{ path string }
+type reserve struct {
+	path string
+	used bool // given up; the committer's
+}
 
 const reserveSize = 8 << 20
 
 // keep makes the reserve where there is none and the disk has room for it and as much again.
-func (r reserve) keep(disk Disk) error {
+func (r *reserve) keep(disk Disk) error {
 	if _, err := os.Stat(r.path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -117,11 +123,15 @@ func (r reserve) keep(disk Disk) error {
 		os.Remove(r.path)
 		return fmt.Errorf("reserve for a full disk: %w", err)
 	}
+	r.used = false
 	return nil
 }
 
 // release gives the blocks back to the disk; false where there was no reserve.
-func (r reserve) release() bool { return os.Remove(r.path) == nil }
+func (r *reserve) release() bool {
+	r.used = true
+	return os.Remove(r.path) == nil
+}
 
 // syncFolder makes renames and new files in a folder survive a power cut.
 func syncFolder(path string) error {

@@ -71,15 +71,20 @@ type Turns struct {
 	senders map[string]string
 }
 
-// Due finds up to limit messages that are due at a connector, at most share of one device. Senders for which held
-// is true are passed over. soonest is when the next of those not yet due will be; zero: none, or the limit was reached.
-func (s *Spool) Due(connector string, turns *Turns, now time.Time, limit, share int, held func(sender string) bool) (found []Due, soonest time.Time, err error) {
+// Pass says what Due passes over.
+type Pass struct {
+	Sender  func(sender string) bool // all mail of this sender
+	Message func(id trace.ID) bool   // this message
+}
+
+// Due finds up to limit messages that are due at a connector, at most share of one device. soonest is when the next of those not yet due will be; zero: none, or the limit was reached.
+func (s *Spool) Due(connector string, turns *Turns, now time.Time, limit, share int, pass Pass) (found []Due, soonest time.Time, err error) {
 	if turns.senders == nil {
 		turns.senders = make(map[string]string)
 	}
 	err = s.view(func(tx *bolt.Tx) error {
 		found, soonest = found[:0], time.Time{}
-		w := walk{cursor: tx.Bucket(dueBucket).Cursor(), connector: append([]byte(connector), 0), now: now, held: held}
+		w := walk{cursor: tx.Bucket(dueBucket).Cursor(), connector: append([]byte(connector), 0), now: now, pass: pass}
 		devices := w.devices(turns.device)
 		for _, device := range devices {
 			if len(found) >= limit {
@@ -109,7 +114,7 @@ type walk struct {
 	cursor    *bolt.Cursor
 	connector []byte // with its final 0
 	now       time.Time
-	held      func(sender string) bool
+	pass      Pass
 	soonest   time.Time
 }
 
@@ -154,6 +159,9 @@ func (w *walk) device(device, last string, limit int) (found []Due, sender strin
 				}
 				break
 			}
+			if w.pass.Message(due.ID) {
+				continue
+			}
 			found, sender, taken = append(found, due), lane, taken+1
 		}
 	}
@@ -175,7 +183,7 @@ func (w *walk) senders(prefix []byte, last string) []string {
 			if until(due.Sender) {
 				return
 			}
-			if !w.held(due.Sender) {
+			if !w.pass.Sender(due.Sender) {
 				senders = append(senders, due.Sender)
 			}
 			key, _ = w.cursor.Seek(append(append(bytes.Clone(prefix), due.Sender...), 1))

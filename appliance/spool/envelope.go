@@ -18,6 +18,7 @@ type Envelope struct {
 	Legs     []Leg         `json:"legs,omitempty"`      // one a connector that still has a recipient waiting
 	Hold     *Hold         `json:"hold,omitempty"`      // set: not delivered until released
 	Held     time.Duration `json:"held,omitempty"`      // time spent on earlier holds, which does not count towards giving up
+	Since    time.Time     `json:"since,omitzero"`      // set: an administrator had it tried anew then; giving up counts from here
 }
 
 // Leg is a message's way by one connector.

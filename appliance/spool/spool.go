@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -56,6 +57,7 @@ type Spool struct {
 	maxSize   int64
 	counts    Counts
 	live      int64             // bytes in use in the queue file, after the last commit
+	unused    int64             // bytes in free pages of it
 	ceiling   int64             // what live may grow to
 	compacted time.Time         // last try; the committer's
 	hidden    map[trace.ID]bool // outcomes the trace has, still to be removed from the file
@@ -124,9 +126,6 @@ func openFile(path string) (db *bolt.DB, err error) {
 			err = fmt.Errorf("open %s: %v", path, failure)
 		}
 	}()
-	if _, err := os.Stat(suspectMark(path)); err == nil {
-		return nil, fmt.Errorf("open %s: it was marked as damaged by the run before", path)
-	}
 	db, err = bolt.Open(path, 0o600, boltOptions())
 	if err != nil {
 		return nil, err
@@ -217,6 +216,7 @@ func (s *Spool) view(fn func(*bolt.Tx) error) (err error) {
 			err = s.fail(fmt.Errorf("read %s: %v", s.path, failure), true)
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a sector of the mapped file that cannot be read
 	s.swap.RLock()
 	defer s.swap.RUnlock()
 	return s.db.View(fn)

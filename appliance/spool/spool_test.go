@@ -85,6 +85,15 @@ func hand(t testing.TB, s *Spool, e *Envelope, body []byte) trace.ID {
 	return w.ID()
 }
 
+// checkBody fails the test when a stored body is not the one handed in.
+func checkBody(t testing.TB, s *Spool, id trace.ID, want []byte) {
+	t.Helper()
+	got, err := io.ReadAll(s.Body(id, int64(len(want))))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("body of %s: %d bytes came back of %d, or others; error %v", id, len(got), len(want), err)
+	}
+}
+
 func scan(size int) []byte {
 	r := rand.New(rand.NewPCG(1, uint64(size)))
 	body := make([]byte, size)
@@ -347,7 +356,7 @@ func TestDevicesAndTheirSendersTakeTurns(t *testing.T) {
 
 	var turns Turns
 	var got []string
-	none := func(string) bool { return false }
+	none := Pass{func(string) bool { return false }, func(trace.ID) bool { return false }}
 	for range 3 {
 		found, _, err := s.Due("m365", &turns, noon, 3, 2, none)
 		if err != nil {
@@ -368,7 +377,9 @@ func TestDevicesAndTheirSendersTakeTurns(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("turns (-want +got):\n%s", diff)
 	}
-	_, soonest, _ := s.Due("m365", &turns, noon, 100, 100, func(sender string) bool { return sender == "invoices@contoso.com" })
+	_, soonest, _ := s.Due("m365", &turns, noon, 100, 100, Pass{
+		func(sender string) bool { return sender == "invoices@contoso.com" }, none.Message,
+	})
 	if want := noon.Add(time.Minute); !soonest.Equal(want) {
 		t.Errorf("next mail is due at %v, want %v", soonest, want)
 	}
