@@ -72,7 +72,7 @@ type Device struct {
 
 // Connector is a way to one cloud endpoint.
 type Connector struct {
-	Name          string            `toml:"name" json:"name" required:"true" example:"Floor 2"`
+	Name          string            `toml:"name" json:"name" required:"true" example:"m365"`
 	Kind          Kind              `toml:"kind" json:"kind" required:"true" example:"smarthost" enum:"smarthost"`
 	Host          string            `toml:"host" json:"host" required:"true" example:"contoso-com.mail.protection.outlook.com"` // a name, or an IP address without brackets; MX is not looked up
 	Port          int               `toml:"port" json:"port" minimum:"1" maximum:"65535"`

@@ -3,7 +3,6 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -112,11 +111,8 @@ func decodeInt(n *node, into reflect.Value, found *problems) {
 	if !wantKind(n, intKind, "a whole number without quotes", found) {
 		return
 	}
-	number, err := strconv.ParseInt(strings.TrimPrefix(n.text, "+"), 0, 64)
-	if err != nil || into.OverflowInt(number) {
-		found.value(n, n.text, fmt.Sprintf("a whole number up to %d", math.MaxInt32), "give a smaller one")
-		return
-	}
+	// One too large for its type becomes the largest, which no field's range allows.
+	number, _ := strconv.ParseInt(strings.TrimPrefix(n.text, "+"), 0, into.Type().Bits())
 	into.SetInt(number)
 }
 
@@ -135,7 +131,7 @@ func checkTags(n *node, field reflect.StructField, value reflect.Value, found *p
 			if low == high {
 				allowed, do = strconv.FormatInt(low, 10), "give that number"
 			}
-			found.value(n, strconv.FormatInt(number, 10), allowed, do)
+			found.value(n, clip(n.text), allowed, do)
 		}
 	}
 }

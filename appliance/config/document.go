@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -61,6 +62,15 @@ func (n *node) given(key string) *node {
 		return child
 	}
 	return nil
+}
+
+// isFlawed tells whether something was wrong with one of these keys of a table, so that what depends on their
+// values cannot be judged.
+func (n *node) isFlawed(keys ...string) bool {
+	return n == nil || slices.ContainsFunc(keys, func(key string) bool {
+		child := n.keys[key]
+		return child != nil && child.isBad
+	})
 }
 
 // each yields the items of an array that nothing was wrong with so far.

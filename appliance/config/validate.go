@@ -175,8 +175,17 @@ func (v validator) host(n *node) string {
 	return name
 }
 
-// addressFamily checks that ip, host and source_address can be used together.
+// addressFamily checks that source_address is one, and that ip, host and source_address can be used together.
 func (v validator) addressFamily(connector *Connector, item *node) {
+	source := connector.SourceAddress.Unmap()
+	connector.SourceAddress = source
+	sourceNode := item.given("source_address")
+	if sourceNode != nil && (source.IsUnspecified() || source.IsMulticast()) {
+		v.value(sourceNode, strconv.Quote(sourceNode.text), "one of the box's own addresses", `give one of them, or "" to let the system choose`)
+	}
+	if item.isFlawed("ip", "host", "source_address") {
+		return
+	}
 	wanted := connector.IP
 	if host, err := netip.ParseAddr(connector.Host); err == nil {
 		if n := item.given("ip"); n != nil && wanted != IPAuto && wanted != versionOf(host) {
@@ -185,16 +194,8 @@ func (v validator) addressFamily(connector *Connector, item *node) {
 		}
 		wanted = versionOf(host)
 	}
-	n, source := item.given("source_address"), connector.SourceAddress.Unmap()
-	connector.SourceAddress = source
-	if n == nil || !source.IsValid() {
-		return
-	}
-	if source.IsUnspecified() || source.IsMulticast() {
-		v.value(n, strconv.Quote(n.text), "one of the box's own addresses", `give one of them, or "" to let the system choose`)
-	}
-	if wanted != IPAuto && wanted != versionOf(source) {
-		v.value(n, fmt.Sprintf("%q, while connections go over IPv%s", n.text, wanted), "an IPv"+string(wanted)+" address",
+	if source.IsValid() && wanted != IPAuto && wanted != versionOf(source) {
+		v.value(sourceNode, fmt.Sprintf("%q, while connections go over IPv%s", sourceNode.text, wanted), "an IPv"+string(wanted)+" address",
 			"change source_address, or ip and host")
 	}
 }
@@ -217,12 +218,13 @@ func (v validator) identity(connector *Connector, item *node) {
 		v.value(username, strconv.Quote(clip(username.text)), "up to 255 bytes without control characters", "correct it")
 	}
 	switch {
+	case item.isFlawed("username", "password_file"):
 	case username != nil && connector.Username != "" && connector.PasswordFile == "":
 		v.value(username, "a username without password_file", "both or neither", `put the password into a file of mode 0600 and name it: password_file = "secrets/m365"`)
 	case password != nil && connector.PasswordFile != "" && connector.Username == "":
 		v.value(password, "a password_file without username", "both or neither", "give the username or remove password_file")
 	}
-	if connector.TLS != TLSNone {
+	if connector.TLS != TLSNone || item.isFlawed("tls") {
 		return
 	}
 	for _, n := range []*node{certificate, username} {
@@ -238,14 +240,15 @@ func (v validator) identity(connector *Connector, item *node) {
 
 func (v validator) retry(retry Retry, table *node) {
 	first, ceiling, giveUp := table.given("first"), table.given("ceiling"), table.given("give_up")
-	if n := either(ceiling, first); n != nil && retry.First > retry.Ceiling {
-		v.value(n, fmt.Sprintf("first %s above ceiling %s", retry.First, retry.Ceiling), "first up to ceiling", "raise ceiling or lower first")
-	}
-	if n := either(giveUp, first); n != nil && retry.First > retry.GiveUp {
+	if n := either(giveUp, first); n != nil && !table.isFlawed("first", "give_up") && retry.First > retry.GiveUp {
 		v.value(n, fmt.Sprintf("first %s above give_up %s", retry.First, retry.GiveUp), "first up to give_up", "raise give_up or lower first")
+	}
+	if n := either(ceiling, first); n != nil && !table.isFlawed("first", "ceiling") && retry.First > retry.Ceiling {
+		v.value(n, fmt.Sprintf("first %s above ceiling %s", retry.First, retry.Ceiling), "first up to ceiling", "raise ceiling or lower first")
 	}
 }
 
+// either is the one that stands in the document; the other is a default then.
 func either(n, other *node) *node {
 	if n != nil {
 		return n
