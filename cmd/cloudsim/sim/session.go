@@ -94,6 +94,9 @@ func (s *session) run() error {
 			s.w.Flush()
 			return errors.New("a command line was too long")
 		}
+		if errors.Is(err, io.EOF) && s.helo == "" && len(line) == 0 { // somebody looked whether the port answers
+			return errEnd
+		}
 		if err != nil {
 			return err
 		}
