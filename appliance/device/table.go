@@ -34,10 +34,10 @@ func NewTable(devices []config.Device) *Table {
 func (t *Table) Find(ip netip.Addr) (*config.Device, bool) {
 	ip = ip.Unmap().WithZone("")
 	for _, length := range t.lengths {
-		prefix, err := ip.Prefix(length)
-		if err != nil {
-			continue // longer than an IPv4 address
+		if length > ip.BitLen() {
+			continue // of IPv6
 		}
+		prefix, _ := ip.Prefix(length)
 		if device := t.byRange[prefix]; device != nil {
 			return device, true
 		}

@@ -49,9 +49,9 @@ func NewTable(settings *config.Config) *Table {
 // Route chooses the connector for a recipient: one whose senders name this sender's address, before one whose
 // senders name its domain, before one for all senders; among these by the most specific recipient domain
 // (itself, the longest wildcard, "accepted", "*"), then by the lowest priority, then the first in the
-// document. This is how Microsoft's worked example of connectors goes, and how Exchange scopes them by sender
-// first. The null sender goes by connectors for all senders only. Why tells what decided or, where no
-// connector is found, what is missing.
+// document. Microsoft 365 goes by the most specific domain too (the worked example of its text on connectors).
+// The null sender goes by connectors for all senders only. Why tells what decided or, where no connector is
+// found, what is missing.
 func (t *Table) Route(sender, recipient address.Address) (connector, why string, ok bool) {
 	var best *way
 	bestScope := noScope
