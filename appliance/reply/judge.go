@@ -72,7 +72,7 @@ func enhancedWithin(enhanced, pattern string) bool {
 // may be a setting of the account; a recipient or a message refused for good is refused for good.
 func byStage(stage Stage, r Reply) meaning {
 	switch {
-	case stage.BeforeMail() && stage == Auth:
+	case stage == Auth:
 		return meaning{Connector, Administrator,
 			"The endpoint refused the sign-in.",
 			"Check user name and password, and that the account may send by SMTP.", rfc4954}
