@@ -1,0 +1,134 @@
+package delivery
+
+import (
+	"mailchute/appliance/address"
+	"mailchute/appliance/spool"
+	"mailchute/appliance/trace"
+)
+
+// Incoming is a message being handed in.
+type Incoming struct {
+	*spool.Writer
+	d *Delivery
+}
+
+// Create begins a message.
+func (d *Delivery) Create() *Incoming { return &Incoming{d.spool.Create(), d} }
+
+// Accept routes the message and stores its envelope; when it returns nil the message is on disk. Where a
+// connector has room, the first attempt is recorded with it and follows at once.
+func (m *Incoming) Accept(e *spool.Envelope) error {
+	d := m.d
+	e.ID = m.ID()
+	d.route(e)
+	var begun []*transport // one a leg; nil where the message waits for its turn
+	for i := range e.Legs {
+		leg := &e.Legs[i]
+		t := d.transport(leg.Connector)
+		if t == nil || !t.admit(e.Sender) {
+			begun = append(begun, nil)
+			continue
+		}
+		d.begin(attempt{e.ID, leg.Connector})
+		d.record(e, leg)
+		begun = append(begun, t)
+	}
+	err := m.Writer.Accept(e)
+	if err == nil {
+		d.counted.accepted.Add(1)
+	}
+	for i, t := range begun {
+		leg := &e.Legs[i]
+		switch {
+		case t == nil && err == nil:
+			if t := d.transport(leg.Connector); t != nil {
+				t.left()
+			}
+		case t != nil && err != nil:
+			d.end(attempt{e.ID, leg.Connector})
+			t.dismiss()
+		case t != nil:
+			t.start(newJob(d.spool, e, leg, m.Body()))
+		}
+	}
+	return err
+}
+
+// record puts the next attempt of a leg on record and the one after it out.
+func (d *Delivery) record(e *spool.Envelope, leg *spool.Leg) {
+	now := d.now()
+	leg.Attempts++
+	leg.Next = now.Add(d.jitter(d.current().Retry.delay(leg.Attempts)))
+	e.Add(trace.Event{Time: now, Kind: trace.Attempted, Connector: leg.Connector, Next: leg.Next})
+}
+
+// route sets the connector of each recipient that waits, and the legs. It reports whether anything changed.
+func (d *Delivery) route(e *spool.Envelope) (changed bool) {
+	route := d.current().Route
+	now := d.now()
+	sender, _ := address.ParseSender(e.Sender) // one that cannot be parsed matches what every sender matches
+	legs := make([]spool.Leg, 0, 1)
+	for i := range e.Recipients {
+		r := &e.Recipients[i]
+		if r.State != trace.Waiting {
+			continue
+		}
+		connector := ""
+		if recipient, err := address.Parse(r.Address); err == nil {
+			connector, _ = route(sender, recipient)
+		}
+		if connector != r.Connector {
+			r.Connector, changed = connector, true
+		}
+		if legOf(legs, connector) == nil {
+			leg := spool.Leg{Connector: connector, Next: now}
+			if old := legOf(e.Legs, connector); old != nil {
+				leg = *old
+			} else {
+				changed = true
+			}
+			legs = append(legs, leg)
+		}
+	}
+	changed = changed || len(legs) != len(e.Legs)
+	if changed {
+		e.Legs = legs
+	}
+	return changed
+}
+
+func legOf(legs []spool.Leg, connector string) *spool.Leg {
+	for i := range legs {
+		if legs[i].Connector == connector {
+			return &legs[i]
+		}
+	}
+	return nil
+}
+
+// reroute routes all queued mail anew after a change of settings. Mail that is being delivered is left to its
+// attempt: it is routed again before the next one.
+func (d *Delivery) reroute() {
+	const stretch = 500
+	lanes, err := d.spool.Lanes()
+	for _, connector := range lanes {
+		var at []byte
+		for more := true; more && err == nil; more = at != nil {
+			var ids []trace.ID
+			if ids, at, err = d.spool.At(connector, at, stretch); err == nil {
+				d.spool.ChangeAll(ids, func(e *spool.Envelope) error {
+					if d.anyRunning(e) || !d.route(e) {
+						return errUnchanged
+					}
+					return nil
+				})
+			}
+		}
+	}
+	if err != nil {
+		d.log.Error("route the queue anew", "error", err)
+	}
+	for _, t := range d.all() {
+		t.left()
+	}
+}
