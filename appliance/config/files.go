@@ -34,21 +34,21 @@ func checkFile(n *node, path string, secret bool, found *problems) {
 	// A password that was mistaken for the name of its file must not get into a log.
 	name := path
 	if n.name == "password_file" {
-		name = "the file"
+		name = "a file"
 	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		found.value(n, "no file "+name, "a file that is there", "put it there, or correct the name; relative names begin in the state folder")
+		found.value(n, name+", which is not there", "the name of a file", "put it there, or correct the name; relative names begin in the state folder")
 	case err != nil:
 		var fault *fs.PathError
 		if errors.As(err, &fault) {
 			err = fault.Err
 		}
-		found.value(n, fmt.Sprintf("%s cannot be read: %v", name, err), "a file that the box can read", "correct its owner, mode or name")
+		found.value(n, fmt.Sprintf("%s, which cannot be read: %v", name, err), "a file that the box can read", "correct its owner, mode or name")
 	case !info.Mode().IsRegular():
-		found.value(n, name+" is not a file", "a file", "correct the name")
+		found.value(n, name+", which is no regular file", "the name of a file", "correct the name")
 	case secret && info.Mode().Perm()&0o077 != 0:
-		found.value(n, fmt.Sprintf("%s has mode %04o", name, info.Mode().Perm()), "mode 0600: it holds a secret", "chmod 600 "+name)
+		found.value(n, fmt.Sprintf("%s with mode %04o", name, info.Mode().Perm()), "mode 0600: it holds a secret", "chmod 600 the file")
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"flag"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
 
 	"mailchute/appliance/address"
 )
@@ -144,6 +146,97 @@ func TestExample(t *testing.T) {
 		}
 	}
 	compareTables(reflect.ValueOf(shown).Elem(), reflect.ValueOf(applied).Elem(), root)
+}
+
+// Settings that are written out, as the web page will, read back the same; and JSON has the names of TOML.
+func TestSettingsReadBack(t *testing.T) {
+	data, err := os.ReadFile("testdata/right.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := Parse("right.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asTOML, err := toml.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse("again.toml", asTOML)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, asTOML)
+	}
+	if diff := cmp.Diff(settings, again, compare); diff != "" {
+		t.Error(diff)
+	}
+	asJSON, err := json.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again = new(Config)
+	if err := json.Unmarshal(asJSON, again); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(settings, again, compare); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	for name, c := range map[string]struct{ document, want string }{
+		"size":     {strings.Repeat("#", maxDocument+1), "more than 1 MiB"},
+		"nesting":  {"a = " + strings.Repeat("[", 100_000), "not TOML"},
+		"encoding": {"a = \"\xff\"", "not TOML"},
+		"a long value": {strings.Replace(minimal, "m365", strings.Repeat("m", 1000), 1),
+			`found "` + strings.Repeat("m", 60) + `..."; allowed: 1 to 64`},
+		"a key with line ends": {minimal + "\"a\\nb\" = 1", `connector[1]."a\nb": found an unknown key`},
+	} {
+		_, err := Parse(FileName, []byte(c.document))
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || len(err.Error()) > 500 {
+			t.Errorf("%s: error is %.600v, want one line with %q", name, err, c.want)
+		}
+	}
+	_, err := Parse(FileName, []byte(minimal+strings.Repeat("[[device]]\n", 1000)))
+	if problems, _ := err.(Problems); len(problems) != maxProblems {
+		t.Errorf("a document full of problems has %d", len(problems))
+	}
+}
+
+// What is not text of a document must neither crash nor hang the checks; what is right stays right when it is
+// written out.
+func FuzzParse(f *testing.F) {
+	documents, _ := filepath.Glob("testdata/*.toml")
+	for _, document := range documents {
+		data, err := os.ReadFile(document)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(Example()))
+	f.Add([]byte("a.b.c = 1\n[a.b]\n[[a.b.c]]\nx = {y = [[{z = 1}]]}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		settings, err := Parse(FileName, data)
+		if err != nil {
+			for _, problem := range err.(Problems) {
+				if problem.Line < 1 || problem.Column < 1 || problem.Found == "" || problem.Allowed == "" || problem.Do == "" {
+					t.Fatalf("problem %+v", problem)
+				}
+			}
+			return
+		}
+		written, err := toml.Marshal(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(FileName, written)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		if diff := cmp.Diff(settings, again, compare); diff != "" {
+			t.Fatal(diff)
+		}
+	})
 }
 
 // Each testdata/*.toml is a document, each *.txt beside it what Parse says about it; none: it is right.
