@@ -14,9 +14,9 @@ const FileName = "config.toml"
 
 // Config is the whole document, checked: see Parse for what can be relied on. JSON has the same names.
 //
-// The tags tell the checks: required (a list then needs an item), with an example; enum, the values allowed; minimum
-// and maximum, of numbers. A key that is
-// not required has the default that setDefaults of its table gives.
+// The tags tell the checks: required (a list then needs an item), with an example; enum, the values allowed;
+// minimum and maximum, of numbers. A key that is not required has the default that setDefaults of its table
+// gives.
 type Config struct {
 	Version         int         `toml:"version" json:"version" required:"true" example:"1" minimum:"1" maximum:"1"`
 	Hostname        string      `toml:"hostname" json:"hostname" required:"true" example:"relay.contoso.com"`           // HELO name, and the name in Received
