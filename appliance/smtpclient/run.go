@@ -14,8 +14,9 @@ import (
 )
 
 // Run sends transactions until next returns nil; then it waits for the last answers, says QUIT and returns nil. It
-// also returns nil, with no transaction harmed, when the server closes or says 421 while nothing is unanswered. Else
-// the connection has failed, and the error is an *Error. The connection is closed in any case.
+// returns nil too, with no transaction harmed, when the server closes or says 421 while nothing is unanswered; and
+// when it cuts the connection itself because of one message, which was refused before its end or could not be read.
+// Else the connection has failed, and the error is an *Error. The connection is closed in any case.
 //
 // next is called whenever the window has room, and may block until there is work. Its context ends when the
 // connection is over or Run's ctx ends; then it returns nil. While something written is waiting for company, next
@@ -198,7 +199,7 @@ func (s *session) finish() error {
 		switch open := f.open(); {
 		case !open && f.launched:
 			// It has had its answer, and with it whatever ended the connection.
-			s.summary.Broken = s.summary.Broken || blame && !errors.Is(s.ending, errEarly)
+			s.summary.Broken = s.summary.Broken || blame && !s.ownCut()
 			blame = false
 		case !open: // refused by the client itself
 		case f.failure != nil:
@@ -217,10 +218,16 @@ func (s *session) finish() error {
 		}
 		s.done(f.t, outcome)
 	}
-	if s.ending == nil {
+	if s.ending == nil || s.ownCut() {
 		return nil
 	}
 	return s.ending
+}
+
+// ownCut tells whether the connection was ended from this side because of one message.
+func (s *session) ownCut() bool {
+	var body *BodyError
+	return errors.Is(s.ending, errEarly) || errors.As(s.ending, &body)
 }
 
 // unnoticed tells whether the connection ended without a word about the flight: by 421 to the RSET before it, or
