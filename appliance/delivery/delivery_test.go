@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -53,6 +54,18 @@ func (c *cloud) set(change func(*cloud)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change(c)
+}
+
+// seen is what came to a cloud so far.
+type seen struct {
+	dials, most   int
+	given, verify []string
+}
+
+func (c *cloud) now() seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return seen{c.dials, c.most, slices.Clone(c.given), slices.Clone(c.verify)}
 }
 
 func (c *cloud) says(sender, recipient string) reply.Answer {
@@ -254,23 +267,25 @@ func TestAMessageGoesAtOnceAndItsStoryIsKept(t *testing.T) {
 		if got := records[0].Events[1]; got.Peer != "cloud [192.0.2.1:25] plain" || got.Reply != "250 2.0.0 Queued" || got.Recipients != nil {
 			t.Errorf("the delivery is told as %+v", got)
 		}
-		if o.cloud.dials != 1 || len(o.cloud.given) != 1 {
-			t.Errorf("%d connections, messages %q: one of each was needed", o.cloud.dials, o.cloud.given)
+		if o.cloud.now().dials != 1 || len(o.cloud.now().given) != 1 {
+			t.Errorf("%d connections, messages %q: one of each was needed", o.cloud.now().dials, o.cloud.now().given)
 		}
 	})
 }
 
 func TestEveryRecipientGetsItsOwnResult(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.answer = func(_, recipient string) reply.Answer {
-			switch recipient {
-			case "gone@contoso.com":
-				return said(reply.Rcpt, "550 5.1.1 no such user")
-			case "busy@contoso.com":
-				return said(reply.Rcpt, "452 4.2.2 mailbox busy")
+		o.cloud.set(func(c *cloud) {
+			c.answer = func(_, recipient string) reply.Answer {
+				switch recipient {
+				case "gone@contoso.com":
+					return said(reply.Rcpt, "550 5.1.1 no such user")
+				case "busy@contoso.com":
+					return said(reply.Rcpt, "452 4.2.2 mailbox busy")
+				}
+				return ok
 			}
-			return ok
-		}
+		})
 		id := o.hand("copier", "anna@contoso.com", "gone@contoso.com", "busy@contoso.com")
 		o.after(0)
 		e := o.envelope(id)
@@ -283,7 +298,7 @@ func TestEveryRecipientGetsItsOwnResult(t *testing.T) {
 		}
 		o.cloud.set(func(c *cloud) { c.answer = nil })
 		o.after(testRetry.First)
-		if got := o.cloud.given[1]; got != "copier@contoso.com → busy@contoso.com" {
+		if got := o.cloud.now().given[1]; got != "copier@contoso.com → busy@contoso.com" {
 			t.Errorf("the second attempt was %q: only who waits is tried again", got)
 		}
 		if e := o.envelope(id); len(e.Legs) != 0 || e.Recipients[2].State != trace.Sent || e.Recipients[1].State != trace.Failed {
@@ -294,14 +309,20 @@ func TestEveryRecipientGetsItsOwnResult(t *testing.T) {
 
 func TestTheScheduleDoublesToTheCeilingAndGivesUp(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
+		var mu sync.Mutex
 		var at []time.Duration
 		begin := time.Now()
-		o.cloud.answer = func(_, _ string) reply.Answer {
-			at = append(at, time.Since(begin))
-			return said(reply.Rcpt, "451 4.3.0 try later")
-		}
+		o.cloud.set(func(c *cloud) {
+			c.answer = func(_, _ string) reply.Answer {
+				mu.Lock()
+				defer mu.Unlock()
+				at = append(at, time.Since(begin))
+				return said(reply.Rcpt, "451 4.3.0 try later")
+			}
+		})
 		id := o.hand("copier", "anna@contoso.com")
 		o.after(3 * time.Hour)
+		mu.Lock()
 		want := []time.Duration{0, 1, 3, 7, 15, 31, 61, 91, 121, 151}
 		for i, minutes := range want {
 			if i >= len(at) || at[i] != minutes*time.Minute {
@@ -311,6 +332,7 @@ func TestTheScheduleDoublesToTheCeilingAndGivesUp(t *testing.T) {
 		if e := o.envelope(id); e.Legs[0].Attempts != len(at) || e.Skipped != 0 {
 			t.Errorf("%d attempts on record, %d made", e.Legs[0].Attempts, len(at))
 		}
+		mu.Unlock()
 		o.after(5 * 24 * time.Hour)
 		e := o.envelope(id)
 		if e.Recipients[0].State != trace.Failed || len(e.Legs) != 0 || e.Events[len(e.Events)-1].Kind != trace.Expired {
@@ -334,22 +356,22 @@ func TestTheScheduleDoublesToTheCeilingAndGivesUp(t *testing.T) {
 
 func TestADeadWayHoldsTheConnectorAndHealsByItself(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.refuse = syscall.ECONNREFUSED
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
 		var ids []trace.ID
 		for range 10 {
 			ids = append(ids, o.hand("copier", "anna@contoso.com"))
 			o.after(0)
 		}
-		if o.cloud.dials != 1 {
-			t.Errorf("%d connections were tried; the first failure says it all", o.cloud.dials)
+		if o.cloud.now().dials != 1 {
+			t.Errorf("%d connections were tried; the first failure says it all", o.cloud.now().dials)
 		}
 		hold := o.hold()
 		if hold == nil || hold.Stage != reply.Connect || hold.Verdict.Fix == "" {
 			t.Fatalf("the hold: %+v", hold)
 		}
 		o.after(testRetry.soon())
-		if o.cloud.dials != 2 {
-			t.Errorf("%d connections after the first probe was due, want 2", o.cloud.dials)
+		if o.cloud.now().dials != 2 {
+			t.Errorf("%d connections after the first probe was due, want 2", o.cloud.now().dials)
 		}
 		o.after(7 * 24 * time.Hour) // time on hold does not count
 		for _, id := range ids {
@@ -361,7 +383,7 @@ func TestADeadWayHoldsTheConnectorAndHealsByItself(t *testing.T) {
 				t.Fatalf("attempts that only probed the connector were counted: %+v", e.Legs)
 			}
 		}
-		if probes := o.cloud.dials; probes < 300 || probes > 350 {
+		if probes := o.cloud.now().dials; probes < 300 || probes > 350 {
 			t.Errorf("%d probes in a week, want one each half hour", probes)
 		}
 		o.cloud.set(func(c *cloud) { c.refuse = nil })
@@ -375,11 +397,11 @@ func TestADeadWayHoldsTheConnectorAndHealsByItself(t *testing.T) {
 
 func TestARefusedSignInIsProbedHourlyAndAfterAChange(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		tries := 0
-		refuse := true
+		var tries atomic.Int32
+		var accept atomic.Bool
 		connect := func(context.Context) (Conn, error) {
-			tries++
-			if refuse {
+			tries.Add(1)
+			if !accept.Load() {
 				return nil, &smtpclient.Error{Answer: said(reply.Auth, "535 5.7.3 Authentication unsuccessful")}
 			}
 			return o.cloud.connect(context.Background())
@@ -389,10 +411,10 @@ func TestARefusedSignInIsProbedHourlyAndAfterAChange(t *testing.T) {
 		o.d.Set(settings)
 		id := o.hand("copier", "anna@contoso.com")
 		o.after(5*time.Hour + time.Minute)
-		if tries != 6 {
-			t.Errorf("%d sign-ins in five hours, want 6: more lock the account", tries)
+		if n := tries.Load(); n != 6 {
+			t.Errorf("%d sign-ins in five hours, want 6: more lock the account", n)
 		}
-		refuse = false
+		accept.Store(true)
 		o.d.Set(settings)
 		o.after(0)
 		o.wantGone(id)
@@ -401,12 +423,14 @@ func TestARefusedSignInIsProbedHourlyAndAfterAChange(t *testing.T) {
 
 func TestOneMisconfiguredScannerDoesNotStopTheOffice(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.answer = func(sender, _ string) reply.Answer {
-			if sender == "fax@contoso.com" {
-				return said(reply.Mail, "550 5.7.60 Client does not have permissions to send as this sender")
+		o.cloud.set(func(c *cloud) {
+			c.answer = func(sender, _ string) reply.Answer {
+				if sender == "fax@contoso.com" {
+					return said(reply.Mail, "550 5.7.60 Client does not have permissions to send as this sender")
+				}
+				return ok
 			}
-			return ok
-		}
+		})
 		good := o.hand("copier", "anna@contoso.com")
 		o.after(0)
 		var held []trace.ID
@@ -421,10 +445,10 @@ func TestOneMisconfiguredScannerDoesNotStopTheOffice(t *testing.T) {
 		if state.Hold != nil || state.Senders["fax@contoso.com"] == nil {
 			t.Fatalf("the connector: %+v", state)
 		}
-		if want := []string{"copier@contoso.com"}; !slices.Equal(o.cloud.verify, want) {
-			t.Errorf("verified with %q, want %q", o.cloud.verify, want)
+		if want := []string{"copier@contoso.com"}; !slices.Equal(o.cloud.now().verify, want) {
+			t.Errorf("verified with %q, want %q", o.cloud.now().verify, want)
 		}
-		if n := len(o.cloud.given); n != 3 {
+		if n := len(o.cloud.now().given); n != 3 {
 			t.Errorf("%d messages were sent, want 3: the four behind the refused one wait", n)
 		}
 		o.cloud.set(func(c *cloud) { c.answer = nil })
@@ -476,7 +500,7 @@ func TestOthersAreSimplyDueAgainWhenAConnectionBreaks(t *testing.T) {
 
 func TestAConnectionThatAlwaysBreaksIsHeld(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.fail = func(int) bool { return true }
+		o.cloud.set(func(c *cloud) { c.fail = func(int) bool { return true } })
 		for i := range 20 {
 			o.hand("copier", fmt.Sprintf("%d@contoso.com", i))
 		}
@@ -484,8 +508,8 @@ func TestAConnectionThatAlwaysBreaksIsHeld(t *testing.T) {
 		if o.hold() == nil {
 			t.Error("the connector is not held")
 		}
-		if o.cloud.dials > 2*maxBroken {
-			t.Errorf("%d connections were made in vain", o.cloud.dials)
+		if o.cloud.now().dials > 2*maxBroken {
+			t.Errorf("%d connections were made in vain", o.cloud.now().dials)
 		}
 	})
 }
@@ -493,7 +517,7 @@ func TestAConnectionThatAlwaysBreaksIsHeld(t *testing.T) {
 func TestDevicesTakeTurns(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		o.set(1)
-		o.cloud.refuse = syscall.ECONNREFUSED
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
 		for range 300 {
 			o.hand("invoices", "customer@fabrikam.com")
 		}
@@ -501,11 +525,11 @@ func TestDevicesTakeTurns(t *testing.T) {
 		o.cloud.set(func(c *cloud) { c.refuse = nil })
 		o.after(time.Minute)
 		o.wantGone(scan)
-		at := slices.Index(o.cloud.given, "scanner@contoso.com → anna@contoso.com")
+		at := slices.Index(o.cloud.now().given, "scanner@contoso.com → anna@contoso.com")
 		if at < 0 || at > 40 {
-			t.Errorf("the scan was sent as number %d of %d", at, len(o.cloud.given))
+			t.Errorf("the scan was sent as number %d of %d", at, len(o.cloud.now().given))
 		}
-		if n := len(o.cloud.given); n != 301 {
+		if n := len(o.cloud.now().given); n != 301 {
 			t.Errorf("%d messages were sent, want 301", n)
 		}
 	})
@@ -514,15 +538,15 @@ func TestDevicesTakeTurns(t *testing.T) {
 func TestNoMoreConnectionsThanSet(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		o.set(2)
-		o.cloud.window = 3
+		o.cloud.set(func(c *cloud) { c.window = 3 })
 		for i := range 50 {
 			o.hand(fmt.Sprint("copier", i), "anna@contoso.com")
 		}
 		o.after(time.Minute)
-		if o.cloud.most > 2 {
-			t.Errorf("%d connections at once, 2 are allowed", o.cloud.most)
+		if o.cloud.now().most > 2 {
+			t.Errorf("%d connections at once, 2 are allowed", o.cloud.now().most)
 		}
-		if n := len(o.cloud.given); n != 50 {
+		if n := len(o.cloud.now().given); n != 50 {
 			t.Errorf("%d messages sent, want 50", n)
 		}
 	})
@@ -530,7 +554,9 @@ func TestNoMoreConnectionsThanSet(t *testing.T) {
 
 func TestWhatAnAdministratorDoes(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.answer = func(_, _ string) reply.Answer { return said(reply.Rcpt, "451 4.3.0 later") }
+		o.cloud.set(func(c *cloud) {
+			c.answer = func(_, _ string) reply.Answer { return said(reply.Rcpt, "451 4.3.0 later") }
+		})
 		id := o.hand("copier", "anna@contoso.com")
 		o.after(0)
 		if n, err := o.d.Hold([]trace.ID{id}, "eva", "looks like spam"); n != 1 || err != nil {
@@ -538,7 +564,7 @@ func TestWhatAnAdministratorDoes(t *testing.T) {
 		}
 		o.cloud.set(func(c *cloud) { c.answer = nil })
 		o.after(10 * 24 * time.Hour)
-		if n := len(o.cloud.given); n != 1 {
+		if n := len(o.cloud.now().given); n != 1 {
 			t.Fatalf("%d attempts while on hold", n-1)
 		}
 		if _, err := o.d.Retry([]trace.ID{id}, "eva"); err == nil {
@@ -568,7 +594,7 @@ func TestWhatAnAdministratorDoes(t *testing.T) {
 
 func TestMailIsRoutedAnewWhenConnectorsChange(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.refuse = syscall.ECONNREFUSED
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
 		id := o.hand("copier", "anna@contoso.com")
 		o.after(0)
 		other := &cloud{}
@@ -578,8 +604,8 @@ func TestMailIsRoutedAnewWhenConnectorsChange(t *testing.T) {
 		})
 		o.after(0)
 		o.wantGone(id)
-		if len(other.given) != 1 {
-			t.Errorf("sent by the new connector: %q", other.given)
+		if len(other.now().given) != 1 {
+			t.Errorf("sent by the new connector: %q", other.now().given)
 		}
 	})
 }
@@ -594,14 +620,14 @@ func TestAStopLosesNothingAndTheNextStartGoesOn(t *testing.T) {
 			ids = append(ids, o.hand("copier", "anna@contoso.com"))
 		}
 		o.stop()
-		o.cloud.refuse = nil
+		o.cloud.set(func(c *cloud) { c.refuse = nil })
 		o.start(folder)
 		if o.hold() == nil {
 			t.Error("the hold was forgotten")
 		}
 		o.after(testRetry.First)
 		o.wantGone(ids...)
-		if n := len(o.cloud.given); n != len(ids) {
+		if n := len(o.cloud.now().given); n != len(ids) {
 			t.Errorf("%d messages sent, want %d", n, len(ids))
 		}
 		o.stop()
@@ -610,7 +636,7 @@ func TestAStopLosesNothingAndTheNextStartGoesOn(t *testing.T) {
 
 func TestADamagedBodyFailsInsteadOfBeingSent(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.cloud.refuse = syscall.ECONNREFUSED
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
 		id := o.hand("copier", "anna@contoso.com")
 		o.after(0)
 		if err := o.spool.Change(id, func(e *spool.Envelope) error { e.Size++; return nil }); err != nil {
