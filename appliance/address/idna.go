@@ -1,8 +1,8 @@
 package address
 
-import "errors"
+import "golang.org/x/net/idna"
 
-// aLabels gives the A-labels (RFC 5890 2.3.2.1) of a domain that is not ASCII.
-func aLabels(string) (string, error) {
-	return "", errors.New("only A-labels (xn--...) are taken, write it in these")
-}
+// By UTS 46 as browsers and resolvers do, so that what a person typed finds what the DNS holds; ß stays ß.
+var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
+
+func aLabels(domain string) (string, error) { return profile.ToASCII(domain) }
