@@ -20,7 +20,7 @@ import (
 //	= "a\r\nb"     expects these bytes (quoted as in Go)
 //	eof            expects the client to close
 //	sleep 6m       lets (simulated) time pass
-//	stall          reads nothing more until the client closes
+//	stall          neither reads nor writes for an hour, then closes
 //	close          closes
 //	half           closes after all that the client still sends was read
 //
@@ -63,14 +63,8 @@ func play(conn net.Conn, script string) error {
 			}
 			time.Sleep(wait) // inside the bubble: no time passes outside
 		case "stall":
-			// A pipe has no buffer: who does not read stalls the writer; the client's close ends the script.
-			var none [0]byte
-			for {
-				if _, err := conn.Write(none[:]); err != nil {
-					return nil
-				}
-				time.Sleep(time.Second)
-			}
+			time.Sleep(time.Hour)
+			return nil
 		case "close":
 			return nil
 		case "half":
@@ -144,6 +138,30 @@ func run(t *testing.T, options Options, script string, transactions ...*Transact
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		got = runInBubble(t, options, script, transactions...)
+	})
+	return got
+}
+
+// runIdle never gives the client a transaction.
+func runIdle(t *testing.T, script string) (got result) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		played := make(chan error, 1)
+		go func() { played <- play(far, strings.ReplaceAll(script, "\n\n", "\n")) }()
+		options := plain()
+		options.Ended = func(summary Summary) { got.summary = summary }
+		c, err := Open(t.Context(), near, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.err = c.Run(t.Context(), func(ctx context.Context) *Transaction {
+			<-ctx.Done()
+			return nil
+		}, nil)
+		if err := <-played; err != nil {
+			t.Error(err)
+		}
 	})
 	return got
 }
