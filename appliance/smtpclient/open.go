@@ -78,10 +78,8 @@ func (c *Conn) during(ctx context.Context, conversation func() error) error {
 		failed.Answer.Err = context.Cause(ctx)
 		return failed
 	}
-	if err != nil {
-		return err
-	}
-	return c.conn.SetDeadline(time.Time{})
+	_ = c.wire.SetReadDeadline(time.Time{})
+	return err
 }
 
 // greet leads from the first byte to the point where mail can be sent.
@@ -184,9 +182,7 @@ func (c *Conn) startTLS(ctx context.Context) error {
 }
 
 func (c *Conn) handshake(ctx context.Context) error {
-	if err := c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.TLS)); err != nil {
-		return c.failed(reply.TLS, reply.Reply{}, err)
-	}
+	_ = c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.TLS))
 	encrypted := tls.Client(c.wire, c.options.tlsConfig())
 	if err := encrypted.HandshakeContext(ctx); err != nil {
 		return c.failed(reply.TLS, reply.Reply{}, err)
@@ -260,9 +256,7 @@ func (c *Conn) ask(stage reply.Stage, command string) (reply.Reply, error) {
 
 // answer reads one reply. The error is an *Error.
 func (c *Conn) answer(stage reply.Stage) (reply.Reply, error) {
-	if err := c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.of(stage))); err != nil {
-		return reply.Reply{}, c.failed(stage, reply.Reply{}, err)
-	}
+	_ = c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.of(stage))) // a closed connection shows at reading
 	r, err := reply.Read(c.r)
 	if err != nil {
 		return r, c.failed(stage, r, err)

@@ -146,8 +146,8 @@ func (s *session) land(f *flight) {
 func (s *session) await() error {
 	for {
 		s.mu.Lock()
-		deadline := s.deadline()
-		err := s.c.wire.SetReadDeadline(deadline)
+		var err error
+		_ = s.c.wire.SetReadDeadline(s.deadline()) // a closed connection shows at reading
 		if s.writeErr != nil && len(s.flights) == 0 {
 			err = s.writeErr
 		}
