@@ -73,8 +73,11 @@ func (d *Delivery) route(e *spool.Envelope) (changed bool) {
 		if r.State != trace.Waiting {
 			continue
 		}
-		connector := ""
-		if recipient, err := address.Parse(r.Address); err == nil {
+		connector := e.Via
+		if d.transport(connector) == nil {
+			connector = ""
+		}
+		if recipient, err := address.Parse(r.Address); err == nil && connector == "" {
 			connector, _ = route(sender, recipient)
 		}
 		if connector != r.Connector {

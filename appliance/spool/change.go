@@ -93,6 +93,7 @@ func (s *Spool) settle(t *tables, e *Envelope, before head, dues [][]byte) error
 	}
 	key := idKey(e.ID)
 	t.put(t.bucket(outcomeBucket), key, value)
+	t.settled = true
 	t.reindex(dues, nil)
 	t.delete(t.bucket(envelopeBucket), key)
 	chunks := t.bucket(chunkBucket)
@@ -130,14 +131,33 @@ func (s *Spool) decode(id trace.ID, value []byte) (*Envelope, error) {
 	return e, nil
 }
 
-// List reads envelopes in the order they came in, from an id on (0: the oldest), those that match want, up to
-// limit. It looks at no more than 1000 envelopes in one transaction, so that a long walk does not hold up the committer.
-func (s *Spool) List(from trace.ID, limit int, want func(*Envelope) bool) (list []*Envelope, err error) {
-	const stretch = 1000
+// stretch is how many records a long walk looks at in one transaction, so that it does not hold up the committer.
+const stretch = 1000
+
+// List reads envelopes in the order they came in, from an id on (0: the oldest), those that match want, up to limit.
+func (s *Spool) List(from trace.ID, limit int, want func(*Envelope) bool) ([]*Envelope, error) {
+	return s.list(limit, want, func(cursor *bolt.Cursor) ([]byte, []byte) { return cursor.Seek(idKey(from)) },
+		(*bolt.Cursor).Next, func(last trace.ID) { from = last + 1 })
+}
+
+// Newest is List backwards: those before an id (0: the newest), the newest first.
+func (s *Spool) Newest(before trace.ID, limit int, want func(*Envelope) bool) ([]*Envelope, error) {
+	return s.list(limit, want, func(cursor *bolt.Cursor) ([]byte, []byte) {
+		if before != 0 {
+			if key, _ := cursor.Seek(idKey(before)); key != nil {
+				return cursor.Prev()
+			}
+		}
+		return cursor.Last()
+	}, (*bolt.Cursor).Prev, func(last trace.ID) { before = last })
+}
+
+// list walks the envelopes by start and step; goOn moves the start behind the last one seen.
+func (s *Spool) list(limit int, want func(*Envelope) bool, start, step func(*bolt.Cursor) ([]byte, []byte), goOn func(last trace.ID)) (list []*Envelope, err error) {
 	for more := true; more; {
 		err = s.view(func(tx *bolt.Tx) error {
 			cursor := tx.Bucket(envelopeBucket).Cursor()
-			key, value := cursor.Seek(idKey(from))
+			key, value := start(cursor)
 			for range stretch {
 				if key == nil || len(list) >= limit {
 					more = false
@@ -150,8 +170,8 @@ func (s *Spool) List(from trace.ID, limit int, want func(*Envelope) bool) (list 
 				if want(e) {
 					list = append(list, e)
 				}
-				from = idOf(key) + 1
-				key, value = cursor.Next()
+				goOn(e.ID)
+				key, value = step(cursor)
 			}
 			return nil
 		})
@@ -181,6 +201,9 @@ func (s *Spool) Outcomes(limit int) (records []trace.Record, err error) {
 	})
 	return records, err
 }
+
+// Settled tells that messages have left the queue since it was last heard: there are Outcomes.
+func (s *Spool) Settled() <-chan struct{} { return s.settled }
 
 // Outcome reads the record of one message that has left the queue; ErrNotFound where the trace has it already.
 func (s *Spool) Outcome(id trace.ID) (record trace.Record, err error) {

@@ -37,6 +37,7 @@ type tables struct {
 	tx      *bolt.Tx
 	failure error // the first error of bbolt: the whole transaction fails
 	counts  Counts
+	settled bool // a message left the queue
 	// writers that put chunks in this transaction, and whether they were accepted or aborted in it.
 	writers map[*Writer]bool
 }
@@ -219,6 +220,12 @@ func (s *Spool) write(batch []operation) (results []error, counts Counts, err er
 	if err == nil {
 		for w := range t.writers {
 			w.stored = true
+		}
+		if t.settled {
+			select {
+			case s.settled <- struct{}{}:
+			default:
+			}
 		}
 	}
 	return results, t.counts, err

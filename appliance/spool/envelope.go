@@ -15,6 +15,7 @@ type Envelope struct {
 	trace.Record
 	EightBit bool          `json:"eight_bit,omitempty"` // the body has bytes above 127
 	UTF8     bool          `json:"utf8,omitempty"`      // an address or a header field is not ASCII: needs SMTPUTF8
+	Via      string        `json:"via,omitempty"`       // the connector a test message is for, whatever the routes say
 	Legs     []Leg         `json:"legs,omitempty"`      // one a connector that still has a recipient waiting
 	Hold     *Hold         `json:"hold,omitempty"`      // set: not delivered until released
 	Held     time.Duration `json:"held,omitempty"`      // time spent on earlier holds, which does not count towards giving up

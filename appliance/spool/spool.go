@@ -62,6 +62,7 @@ type Spool struct {
 	compacted time.Time         // last try; the committer's
 	hidden    map[trace.ID]bool // outcomes the trace has, still to be removed from the file
 
+	settled chan struct{} // see Settled
 	failed  chan struct{} // closed when failure is set
 	stopped chan struct{} // closed when the committer has ended
 }
@@ -90,7 +91,7 @@ func Open(path string, options Options) (*Spool, *Salvage, error) {
 	s := &Spool{
 		path: path, log: options.Log, now: options.Now, disk: options.Disk, maxSize: options.MaxSize,
 		reserve: reserve{path: filepath.Join(filepath.Dir(path), "queue.reserve")},
-		wake:    make(chan struct{}, 1), failed: make(chan struct{}), stopped: make(chan struct{}),
+		wake:    make(chan struct{}, 1), settled: make(chan struct{}, 1), failed: make(chan struct{}), stopped: make(chan struct{}),
 		hidden: make(map[trace.ID]bool),
 	}
 	s.took = sync.NewCond(&s.mu)
@@ -207,6 +208,31 @@ func (s *Spool) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts
+}
+
+// Waiting counts the messages that wait at a connector.
+func (s *Spool) Waiting(connector string) (n int) {
+	prefix := append([]byte(connector), 0)
+	s.view(func(tx *bolt.Tx) error {
+		n = 0
+		cursor := tx.Bucket(dueBucket).Cursor()
+		for key, _ := cursor.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = cursor.Next() {
+			n++
+		}
+		return nil
+	})
+	return n
+}
+
+// Oldest is the id of the oldest message in the queue; 0 where there is none.
+func (s *Spool) Oldest() (id trace.ID) {
+	s.view(func(tx *bolt.Tx) error {
+		if key, _ := tx.Bucket(envelopeBucket).Cursor().First(); key != nil {
+			id = idOf(key)
+		}
+		return nil
+	})
+	return id
 }
 
 // view reads the file as it is now. Nothing slow may happen in fn: a reader left open stalls the committer.

@@ -398,3 +398,44 @@ func TestStateIsKept(t *testing.T) {
 		t.Errorf("state %q, error %v", value, err)
 	}
 }
+
+func TestLongListsAreWalkedInStretchesBothWays(t *testing.T) {
+	s := open(t, t.TempDir(), testOptions())
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for range stretch / 4 {
+				hand(t, s, letter("copier", "a@contoso.com"), nil)
+			}
+		})
+	}
+	wg.Wait()
+	every := func(*Envelope) bool { return true }
+	up, err := s.List(0, 1<<20, every)
+	if err != nil || len(up) != 10*(stretch/4) {
+		t.Fatalf("%d listed, error %v", len(up), err)
+	}
+	down, err := s.Newest(0, 1<<20, every)
+	if err != nil || len(down) != len(up) {
+		t.Fatalf("%d listed backwards, %d forwards, error %v", len(down), len(up), err)
+	}
+	for i := range up {
+		if down[len(down)-1-i].ID != up[i].ID || (i > 0 && up[i].ID <= up[i-1].ID) {
+			t.Fatalf("the order is wrong at %d", i)
+		}
+	}
+	page, _ := s.Newest(up[10].ID, 3, every)
+	if len(page) != 3 || page[0].ID != up[9].ID || page[2].ID != up[7].ID {
+		t.Errorf("three before number 10: %v", page)
+	}
+	odd, _ := s.List(up[5].ID, 2, func(e *Envelope) bool { return e.ID != up[6].ID })
+	if len(odd) != 2 || odd[0].ID != up[5].ID || odd[1].ID != up[7].ID {
+		t.Errorf("two of those from number 5 on: %v", odd)
+	}
+	if got := s.Waiting("m365"); got != len(up) {
+		t.Errorf("%d wait at the connector, want %d", got, len(up))
+	}
+	if got := s.Oldest(); got != up[0].ID {
+		t.Errorf("the oldest is %v, want %v", got, up[0].ID)
+	}
+}
