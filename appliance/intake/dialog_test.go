@@ -30,7 +30,7 @@ import (
 //	c open [ADDRESS]                 client c (any letter) connects, from 192.168.1.40 if not said
 //	c -> TEXT                        sends a line, and CRLF
 //	c ~> "TEXT"                      sends bytes, as a Go string
-//	c N -> TEXT                      sends a line N times
+//	c N -> TEXT                      sends a line N times, {n} in it counting from 0
 //	c <- PATTERN                     the next line of a reply; * stands for anything
 //	c <~ CODE                        a whole reply, however many lines, with this code
 //	c N <~ CODE                      N of them
@@ -152,15 +152,17 @@ func (c *dialogClient) use(conn net.Conn) {
 func (c *dialogClient) step(verb, argument string, times int) error {
 	switch verb {
 	case "->":
-		for range times {
-			c.out <- []byte(argument + "\r\n")
+		for i := range times {
+			c.out <- []byte(strings.ReplaceAll(argument, "{n}", strconv.Itoa(i)) + "\r\n")
 		}
 	case "~>":
 		text, err := strconv.Unquote(argument)
 		if err != nil {
 			return err
 		}
-		c.out <- []byte(text)
+		for range times {
+			c.out <- []byte(text)
+		}
 	case "<-":
 		line, err := c.in.ReadString('\n')
 		if argument == "closed" {

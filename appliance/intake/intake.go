@@ -125,6 +125,7 @@ func New(options Options) *Server {
 	s.library = smtp.NewServer(smtp.BackendFunc(newSession))
 	s.library.EnableSMTPUTF8 = true
 	s.library.MaxLineLength = 0
+	s.library.AllowInsecureAuth = true // it cannot see wire's TLS
 	s.library.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelError)
 	return s
 }
