@@ -37,10 +37,16 @@ func (r results) add(c contender, f figures) {
 	}
 }
 
-// median is the median of a figure's rounds, and whether there was any.
-func (r results) median(c contender, name string) (float64, bool) {
-	values := r[c][name]
-	return median(values), len(values) > 0
+// median is the median of a row's rounds, of a verdict the worst, and whether there was any.
+func (r results) median(c contender, row row) (float64, bool) {
+	values := r[c][row.name]
+	if len(values) == 0 {
+		return 0, false
+	}
+	if row.unit == verdict {
+		return slices.Min(values), true
+	}
+	return median(values), true
 }
 
 // unit is how a figure is shown.
@@ -112,7 +118,7 @@ func table(groups []group, results results) string {
 			cells := []string{r.name, r.work}
 			for _, c := range everyone {
 				cell := "–"
-				if v, ok := results.median(c, r.name); ok {
+				if v, ok := results.median(c, r); ok {
 					cell = r.unit.format(v)
 				}
 				cells = append(cells, cell)
@@ -128,11 +134,11 @@ func table(groups []group, results results) string {
 // judge returns the last two findings of a row, dashes where a figure is missing.
 func judge(r row, results results) (ratio, reached string) {
 	ratio, reached = "–", "–"
-	value, ok := results.median(mailchute, r.name)
+	value, ok := results.median(mailchute, r)
 	if !ok {
 		return ratio, reached
 	}
-	peer, compared := results.median(postfix, r.name)
+	peer, compared := results.median(postfix, r)
 	compared = compared && peer > 0
 	if compared {
 		ratio = fmt.Sprintf("%.2f ×", value/peer)

@@ -65,8 +65,8 @@ func (s *Sink) Tally() Tally {
 		return Tally{}
 	}
 	result := Tally{Messages: t.messages.Load(), Bytes: t.bytes.Load(), Damaged: t.damaged.Load()}
-	if last := t.last.Load(); last > 0 {
-		result.Last = t.start.Add(time.Duration(last))
+	if result.Messages > 0 {
+		result.Last = t.start.Add(time.Duration(t.last.Load()))
 	}
 	return result
 }
