@@ -5,6 +5,7 @@ package smtpclient
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -183,6 +184,16 @@ func explain(err error) error {
 		return fmt.Errorf("the server closed the connection: %w", err)
 	}
 	return err
+}
+
+// telling picks the error that says more when writing failed and reading after it did too: a TLS alert names the
+// reason, anything else comes from the connection being gone.
+func telling(read, write error) error {
+	var operation *net.OpError
+	if errors.As(read, &operation) && operation.Op == "remote error" {
+		return read
+	}
+	return write
 }
 
 // describeTLS names version and cipher suite as traces show them.

@@ -20,6 +20,7 @@ import (
 //	= "a\r\nb"     expects these bytes (quoted as in Go)
 //	eof            expects the client to close
 //	sleep 6m       lets (simulated) time pass
+//	early          from now on ignores what the client sends
 //	stall          neither reads nor writes for an hour, then closes
 //	close          closes
 //	half           closes after all that the client still sends was read
@@ -27,6 +28,12 @@ import (
 // It returns what did not go by the script.
 func play(conn net.Conn, script string) error {
 	defer conn.Close()
+	return playOn(conn, script)
+}
+
+// playOn leaves the connection open at the end of the script.
+func playOn(conn net.Conn, script string) error {
+	script = strings.ReplaceAll(script, "\n\n", "\n")
 	r := bufio.NewReader(conn)
 	for number, step := range strings.Split(strings.TrimSpace(script), "\n") {
 		verb, text, _ := strings.Cut(strings.TrimSpace(step), " ")
@@ -66,7 +73,10 @@ func play(conn net.Conn, script string) error {
 			time.Sleep(time.Hour)
 			return nil
 		case "close":
-			return nil
+			return conn.Close()
+		case "early":
+			// A pipe has no buffer: who writes before the client does must let it write.
+			go io.Copy(io.Discard, r)
 		case "half":
 			go io.Copy(io.Discard, r)
 			time.Sleep(time.Second)
@@ -148,7 +158,7 @@ func runIdle(t *testing.T, script string) (got result) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		played := make(chan error, 1)
-		go func() { played <- play(far, strings.ReplaceAll(script, "\n\n", "\n")) }()
+		go func() { played <- play(far, script) }()
 		options := plain()
 		options.Ended = func(summary Summary) { got.summary = summary }
 		c, err := Open(t.Context(), near, options)
@@ -169,7 +179,6 @@ func runIdle(t *testing.T, script string) (got result) {
 func runInBubble(t *testing.T, options Options, script string, transactions ...*Transaction) (got result) {
 	t.Helper()
 	near, far := net.Pipe()
-	script = strings.ReplaceAll(script, "\n\n", "\n")
 	played := make(chan error, 1)
 	go func() { played <- play(far, script) }()
 	options.Ended = func(summary Summary) { got.summary = summary }

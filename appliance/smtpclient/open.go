@@ -143,12 +143,14 @@ func extensions(lines []string) map[string]string {
 	offered := make(map[string]string, len(lines))
 	for _, line := range lines[1:] {
 		keyword, parameters, _ := strings.Cut(line, " ")
-		if mechanism, old := strings.CutPrefix(strings.ToUpper(keyword), "AUTH="); old {
-			keyword, parameters = "AUTH", strings.TrimSpace(mechanism+" "+parameters+" "+offered["AUTH"])
-		} else if strings.EqualFold(keyword, "AUTH") {
-			parameters = strings.TrimSpace(parameters + " " + offered["AUTH"])
+		keyword = strings.ToUpper(keyword)
+		if mechanism, old := strings.CutPrefix(keyword, "AUTH="); old {
+			keyword, parameters = "AUTH", mechanism+" "+parameters
 		}
-		offered[strings.ToUpper(keyword)] = parameters
+		if keyword == "AUTH" {
+			parameters = strings.Join(strings.Fields(offered["AUTH"]+" "+parameters), " ")
+		}
+		offered[keyword] = parameters
 	}
 	return offered
 }
@@ -245,11 +247,9 @@ func (c *Conn) signIn() error {
 func (c *Conn) ask(stage reply.Stage, command string) (reply.Reply, error) {
 	if _, err := c.conn.Write([]byte(command + "\r\n")); err != nil {
 		// The server may have said why before it closed.
-		c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.Quit))
-		if r, _ := reply.Read(c.r); r.Code != 0 {
-			return r, c.failed(stage, r, err)
-		}
-		return reply.Reply{}, c.failed(stage, reply.Reply{}, err)
+		_ = c.wire.SetReadDeadline(time.Now().Add(c.options.Timeouts.Quit))
+		r, readErr := reply.Read(c.r)
+		return r, c.failed(stage, r, telling(readErr, err))
 	}
 	return c.answer(stage)
 }

@@ -110,7 +110,7 @@ func (s *session) listen() bool {
 		if s.c.closed.Load() {
 			err = fmt.Errorf("the box closed the connection: %w", net.ErrClosed)
 		} else if s.writeErr != nil {
-			err = s.writeErr
+			err = telling(err, s.writeErr)
 		}
 		s.ending = &Error{reply.Answer{Stage: oldest.now(), Reply: r, Err: explain(err)}}
 		return false
