@@ -130,12 +130,13 @@ func (s *session) listen() bool {
 
 // land hands the outcome of the oldest flight over, and only then makes its room free, so that outcomes stay in order.
 func (s *session) land(f *flight) {
-	if f.taken() {
-		s.summary.Sent++
-	}
+	taken := f.taken() // what done gets is no longer ours
 	s.mu.Unlock()
 	s.done(f.t, Outcome{Answers: f.answers})
 	s.mu.Lock()
+	if taken {
+		s.summary.Sent++
+	}
 	s.flights[0] = nil
 	s.flights = s.flights[1:]
 	s.bytes -= f.t.Size
