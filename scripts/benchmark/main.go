@@ -73,6 +73,9 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	fmt.Println(table(groups, results))
+	for _, note := range bench.notes {
+		fmt.Println(note)
+	}
 	if failures > 0 {
 		return fmt.Errorf("%d measurements failed, see above", failures)
 	}

@@ -273,7 +273,7 @@ func (s *stage) profile(ctx context.Context, name string) func() error {
 	}
 }
 
-// note keeps a remark for below the table, once.
+// note keeps a remark for below the table.
 func (b *bench) note(format string, arguments ...any) {
 	b.notes = append(b.notes, fmt.Sprintf(format, arguments...))
 }
