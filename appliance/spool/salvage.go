@@ -13,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"mailchute/appliance/boltfile"
 	"mailchute/appliance/trace"
 )
 
@@ -37,14 +38,14 @@ type Lost struct {
 func openOrSalvage(path string, options Options) (*bolt.DB, *Salvage, error) {
 	damage := suspected(path)
 	if damage == nil {
-		damage = check(path)
+		damage = boltfile.Verify(path)
 	}
-	if damage == nil || errors.Is(damage, fs.ErrNotExist) {
+	switch {
+	case damage == nil:
 		db, err := openFile(path)
-		if err == nil || errors.Is(err, bolt.ErrTimeout) || errors.Is(err, fs.ErrPermission) {
-			return db, nil, err
-		}
-		damage = err
+		return db, nil, err
+	case !errors.Is(damage, boltfile.ErrDamaged):
+		return nil, nil, fmt.Errorf("open the queue: %w", damage)
 	}
 	salvage := &Salvage{Damage: damage, Aside: fmt.Sprintf("%s.damaged-%s", path, options.Now().UTC().Format("20060102T150405.000000"))}
 	fresh := path + ".salvaged"
@@ -67,7 +68,7 @@ func openOrSalvage(path string, options Options) (*bolt.DB, *Salvage, error) {
 
 func suspected(path string) error {
 	if _, err := os.Stat(suspectMark(path)); err == nil {
-		return errors.New("the run before found it damaged")
+		return fmt.Errorf("the run before found it %w", boltfile.ErrDamaged)
 	}
 	return nil
 }
@@ -81,7 +82,7 @@ func removeIfThere(path string) error {
 
 // found is what is readable in a damaged file. Values lie in the mapped file.
 type found struct {
-	pages     *pages
+	file      *boltfile.File
 	envelopes map[trace.ID][]byte
 	strays    map[trace.ID]*Envelope // outside the index: of an older state of the file
 	outcomes  map[trace.ID][]byte
@@ -93,25 +94,26 @@ type found struct {
 
 // fill makes a new queue file of all that is readable in a damaged one.
 func (s *Salvage) fill(path, fresh string, now time.Time) (err error) {
-	defer func() {
-		if failure := recover(); failure != nil {
-			err = fmt.Errorf("read %s: %v", path, failure)
+	defer func() { // a sector that cannot be read
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("read %s: %v", path, fault)
 		}
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	p, err := openPages(path)
+	file, err := boltfile.Open(path)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer file.Close()
 	f := &found{
-		pages: p, envelopes: make(map[trace.ID][]byte), strays: make(map[trace.ID]*Envelope),
+		file: file, envelopes: make(map[trace.ID][]byte), strays: make(map[trace.ID]*Envelope),
 		outcomes: make(map[trace.ID][]byte), state: make(map[string][]byte), chunks: make(map[[12]byte][]byte),
 		mentioned: make(map[trace.ID]string), open: make(map[trace.ID]bool),
 	}
-	p.buckets(f.add)
-	if len(p.damage) > 0 {
-		f.scan()
+	if err := file.Each(f.add); err != nil {
+		if err := file.Strays(f.addStray); err != nil {
+			return err
+		}
 	}
 	if err := removeIfThere(fresh); err != nil {
 		return err
@@ -126,62 +128,44 @@ func (s *Salvage) fill(path, fresh string, now time.Time) (err error) {
 }
 
 // add takes an element of the tree.
-func (f *found) add(bucket string, e element) {
+func (f *found) add(bucket string, key, value []byte) {
 	switch {
-	case bucket == string(chunkBucket) && len(e.key) == 12:
-		f.chunks[[12]byte(e.key)] = e.value
-		if id := idOf(e.key); f.mentioned[id] == "" {
+	case bucket == string(chunkBucket) && len(key) == 12:
+		f.chunks[[12]byte(key)] = value
+		if id := idOf(key); f.mentioned[id] == "" {
 			f.mentioned[id] = ""
 		}
 	case bucket == string(dueBucket):
-		if _, due, ok := readDue(e.key); ok {
+		if _, due, ok := readDue(key); ok {
 			f.mentioned[due.ID] = due.Sender
 		}
-	case bucket == string(openBucket) && len(e.key) == 8:
-		f.open[idOf(e.key)] = true
-	case bucket == string(envelopeBucket) && len(e.key) == 8:
-		f.envelopes[idOf(e.key)] = e.value
-	case bucket == string(outcomeBucket) && len(e.key) == 8:
-		f.outcomes[idOf(e.key)] = e.value
+	case bucket == string(openBucket) && len(key) == 8:
+		f.open[idOf(key)] = true
+	case bucket == string(envelopeBucket) && len(key) == 8:
+		f.envelopes[idOf(key)] = value
+	case bucket == string(outcomeBucket) && len(key) == 8:
+		f.outcomes[idOf(key)] = value
 	case bucket == string(stateBucket):
-		f.state[string(e.key)] = e.value
+		f.state[string(key)] = value
 	}
 }
 
-// scan looks at every leaf page outside the tree, which a damaged branch may have cut off. Most of them are old
-// states of pages: a chunk is the same in every state, an envelope may be of a message that is long delivered.
-func (f *found) scan() {
-	for id := uint64(2); id < f.pages.count(); id++ {
-		if f.pages.seen[id] {
-			continue
+// addStray takes an element outside the tree, which a damaged branch may have cut off. Most are of old states of pages:
+// a chunk is the same in every state, an envelope may be of a message that is long delivered.
+func (f *found) addStray(key, value []byte) {
+	switch len(key) {
+	case 12:
+		if _, ok := f.chunks[[12]byte(key)]; !ok && soundChunk(value) {
+			f.chunks[[12]byte(key)] = value
 		}
-		page, err := f.pages.page(id)
-		if err != nil || binary.LittleEndian.Uint16(page[8:]) != flagLeaf {
-			continue
+	case 8:
+		e, err := decodeEnvelope(value)
+		if err != nil || e.ID != idOf(key) || !e.Done.IsZero() || !f.file.Harmed(string(envelopeBucket)) {
+			return
 		}
-		list, _ := elements(page)
-		for _, e := range list {
-			switch len(e.key) {
-			case 12:
-				if _, ok := f.chunks[[12]byte(e.key)]; !ok && soundChunk(e.value) {
-					f.chunks[[12]byte(e.key)] = e.value
-				}
-			case 8:
-				if f.pages.harmed[""] || f.pages.harmed[string(envelopeBucket)] {
-					f.addStray(e)
-				}
-			}
+		if other := f.strays[e.ID]; other == nil || len(other.Events)+other.Skipped < len(e.Events)+e.Skipped {
+			f.strays[e.ID] = e
 		}
-	}
-}
-
-func (f *found) addStray(e element) {
-	envelope, err := decodeEnvelope(e.value)
-	if err != nil || envelope.ID != idOf(e.key) || !envelope.Done.IsZero() {
-		return
-	}
-	if other := f.strays[envelope.ID]; other == nil || len(other.Events)+other.Skipped < len(envelope.Events)+envelope.Skipped {
-		f.strays[envelope.ID] = envelope
 	}
 }
 

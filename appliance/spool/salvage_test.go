@@ -2,14 +2,15 @@ package spool
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
+	"mailchute/appliance/boltfile"
 	"mailchute/appliance/trace"
 )
 
@@ -38,17 +39,19 @@ func filled(t testing.TB) (data []byte, used []int, bodies map[trace.ID][]byte, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPages(s.path)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := boltfile.Open(s.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
-	p.buckets(func(string, element) {})
-	for id := range p.seen {
-		used = append(used, int(id))
+	defer f.Close()
+	if err := f.Each(func(string, []byte, []byte) {}); err != nil {
+		t.Fatal(err)
 	}
-	slices.Sort(used)
-	return data[:int(p.metas[0].end)*p.pageSize], used, bodies, delivered
+	used = f.Used()
+	return data[:f.Size()], used, bodies, delivered
 }
 
 // reopen puts a queue file into a folder and opens it.
@@ -77,6 +80,9 @@ func TestADamagedFileIsSetAsideAndNothingGoesMissingUnsaid(t *testing.T) {
 		"cut in half":             nil,
 	}
 	for n, at := range used {
+		if head := binary.NativeEndian.Uint64(sound[at*page:]) == uint64(at); !head && n%50 != 0 {
+			continue // within a large value: a few of them will do
+		}
 		damages[fmt.Sprintf("page %d zeroed (%d)", at, n)] = func(data []byte) { clear(data[at*page : (at+1)*page]) }
 		damages[fmt.Sprintf("page %d, its header (%d)", at, n)] = func(data []byte) {
 			for i := range 16 {

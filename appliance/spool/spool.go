@@ -211,13 +211,24 @@ func (s *Spool) Counts() Counts {
 }
 
 // Waiting counts the messages that wait at a connector.
-func (s *Spool) Waiting(connector string) (n int) {
+func (s *Spool) Waiting(connector string) int {
+	return s.countDue(connector, func(Due) bool { return true })
+}
+
+// WaitingOf counts the messages of one sender that wait at a connector.
+func (s *Spool) WaitingOf(connector, sender string) int {
+	return s.countDue(connector, func(due Due) bool { return due.Sender == sender })
+}
+
+func (s *Spool) countDue(connector string, want func(Due) bool) (n int) {
 	prefix := append([]byte(connector), 0)
 	s.view(func(tx *bolt.Tx) error {
 		n = 0
 		cursor := tx.Bucket(dueBucket).Cursor()
 		for key, _ := cursor.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = cursor.Next() {
-			n++
+			if _, due, ok := readDue(key); ok && want(due) {
+				n++
+			}
 		}
 		return nil
 	})

@@ -55,12 +55,18 @@ func example(t testing.TB, synced bool) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	meta, ok := findMeta(content)
-	if !ok {
-		t.Fatal("no meta page in a new file")
-	}
+	meta := mapped(content).meta
 	return content[:meta.pages*meta.pageSize]
 }
+
+// mapped is a file with this content.
+func mapped(content []byte) *File {
+	f := &File{content: content, harmed: make(map[string]bool)}
+	f.readMetas()
+	return f
+}
+
+func verify(content []byte) error { return mapped(content).Each(func(string, []byte, []byte) {}) }
 
 func TestWhole(t *testing.T) {
 	folder := t.TempDir()
@@ -108,10 +114,11 @@ func TestInUse(t *testing.T) {
 
 func TestDamaged(t *testing.T) {
 	good := example(t, false)
-	m, _ := findMeta(good)
-	size := int(m.pageSize)
-	used := walk{content: good, meta: m, seen: make([]bool, m.pages)}
-	used.tree(m.root, nil, nil)
+	used := mapped(good)
+	size := int(used.meta.pageSize)
+	if err := used.Each(func(string, []byte, []byte) {}); err != nil {
+		t.Fatal(err)
+	}
 	var branch, leaf int // positions of a page of each kind
 	for at := 2 * size; at < len(good); at += size {
 		if !used.seen[at/size] {
@@ -140,16 +147,16 @@ func TestDamaged(t *testing.T) {
 		{"a branch that points out of the file", func(b []byte) []byte {
 			order.PutUint64(b[branch+pageHeader+8:], 1<<40)
 			return b
-		}, "is beyond the last one"},
+		}, "is beyond the end"},
 		{"a branch without elements", func(b []byte) []byte { order.PutUint16(b[branch+10:], 0); return b }, "a branch without a leaf"},
 		{"another page", func(b []byte) []byte { order.PutUint64(b[branch:], 1); return b }, "calls itself 1"},
 		{"another kind of page", func(b []byte) []byte { order.PutUint16(b[branch+8:], 7); return b }, "neither branch nor leaf"},
 		{"a key beyond its page", func(b []byte) []byte {
 			order.PutUint32(b[leaf+pageHeader+4:], 1<<31)
 			return b
-		}, "beyond the page"},
+		}, "lies outside of it"},
 		{"more elements than the page holds", func(b []byte) []byte { order.PutUint16(b[leaf+10:], 0xffff); return b }, ""},
-		{"more pages than there are", func(b []byte) []byte { order.PutUint32(b[leaf+12:], 1<<31); return b }, "is"},
+		{"more pages than there are", func(b []byte) []byte { order.PutUint32(b[leaf+12:], 1<<31); return b }, "beyond the end"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			damaged := test.damage(bytes.Clone(good))
@@ -163,6 +170,49 @@ func TestDamaged(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+func TestWhatIsReadableIsVisited(t *testing.T) {
+	good := example(t, false)
+	count := func(f *File) (n int) {
+		f.Each(func(bucket string, key, value []byte) {
+			if bucket != "tree" && bucket != "small" {
+				t.Errorf("key %q in bucket %q", key, bucket)
+			}
+			n++
+		})
+		return n
+	}
+	whole := mapped(good)
+	if n := count(whole); n != 102 { // a hundred and "large" in tree, one in small
+		t.Errorf("%d elements of a whole file, want 102", n)
+	}
+	size := int(whole.meta.pageSize)
+	for id, used := range whole.seen[2:] {
+		damaged := bytes.Clone(good)
+		clear(damaged[(id+2)*size : (id+3)*size])
+		f := mapped(damaged)
+		n := count(f)
+		strays := 0
+		f.Strays(func(key, value []byte) { strays++ })
+		if len(f.damage) == 0 && n != 102 {
+			t.Errorf("page %d of zeros (used %t): %d elements, and nothing is said", id+2, used, n)
+		}
+		if len(f.damage) > 0 && n > 50 && f.Harmed("small") && f.Harmed("tree") && !f.harmed[""] {
+			t.Errorf("page %d of zeros: both buckets are harmed", id+2)
+		}
+	}
+	cut := bytes.Clone(good) // the branch of the tree: its leaves are strays then
+	for id := range whole.seen {
+		if p, err := whole.page(uint64(id)); err == nil && whole.seen[id] && p.flags() == branchPage {
+			clear(cut[id*size : (id+1)*size])
+		}
+	}
+	f := mapped(cut)
+	n, strays := count(f), 0
+	if err := f.Strays(func([]byte, []byte) { strays++ }); err != nil || n+strays < 200 {
+		t.Errorf("%d elements and %d strays of a file without branches, error %v", n, strays, err)
 	}
 }
 
