@@ -135,15 +135,15 @@ type Record struct {
 
 // A message keeps its first events and its last; what lies between is counted.
 const (
-	firstEvents = 10
-	lastEvents  = 40
+	FirstEvents = 10
+	LastEvents  = 40
 )
 
 // Add appends an event, and drops the oldest one of the middle when there are more than 50.
 func (r *Record) Add(event Event) {
 	r.Events = append(r.Events, event)
-	if len(r.Events) > firstEvents+lastEvents {
-		r.Events = append(r.Events[:firstEvents], r.Events[firstEvents+1:]...)
+	if len(r.Events) > FirstEvents+LastEvents {
+		r.Events = append(r.Events[:FirstEvents], r.Events[FirstEvents+1:]...)
 		r.Skipped++
 	}
 }
