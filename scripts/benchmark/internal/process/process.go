@@ -28,7 +28,8 @@ type Options struct {
 	Limit *Limit
 }
 
-// Start runs the program. It is killed when the benchmark dies without stopping it.
+// Start runs the program. If the benchmark is killed it is asked to end, unless it changes its user as Postfix's
+// master does, which makes Linux forget that wish.
 func Start(options Options, program string, arguments ...string) (*Process, error) {
 	log, err := os.OpenFile(options.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
