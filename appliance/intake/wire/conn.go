@@ -40,7 +40,7 @@ type Settings struct {
 	Greeting func() Greeting // asked when it is about to be said
 	TLS      *tls.Config     // nil: no TLS
 	Implicit bool            // TLS from the first byte (RFC 8314 3.3); else STARTTLS is offered
-	Closed   func()          // called once, when the connection is closed; may be nil
+	Closed   func()          // called once, before the device sees the end: it may come again at once; may be nil
 }
 
 var (
@@ -169,10 +169,10 @@ func (c *Conn) Close() (err error) {
 	c.closing.Do(func() {
 		c.flush()
 		c.releaseLarge()
-		err = c.stream.Close()
 		if c.settings.Closed != nil {
 			c.settings.Closed()
 		}
+		err = c.stream.Close()
 	})
 	return err
 }
@@ -184,6 +184,11 @@ func (c *Conn) fail(reason error, last string) error {
 		c.out = append(c.out, last...)
 	}
 	return c.err
+}
+
+// failWrite gives the connection up for a write error.
+func (c *Conn) failWrite(err error) error {
+	return c.fail(fmt.Errorf("send replies: %w", err), "")
 }
 
 // failRead gives the connection up for a read error.

@@ -189,7 +189,7 @@ func (c *Conn) fill() error {
 // are commands to answer, so that a pipelined batch (RFC 2920) costs one write.
 func (c *Conn) receive(p []byte) (int, error) {
 	if err := c.flush(); err != nil {
-		return 0, c.failRead(err)
+		return 0, c.failWrite(err)
 	}
 	n, err := c.stream.Read(p)
 	if n == 0 && err != nil {

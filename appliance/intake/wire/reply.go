@@ -39,7 +39,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	if len(c.out) > maxReplies {
 		if err := c.flush(); err != nil {
-			return 0, c.failRead(err)
+			return 0, c.failWrite(err)
 		}
 	}
 	return len(p), nil
@@ -146,6 +146,8 @@ func (c *Conn) flush() error {
 		return err
 	}
 	_, err := c.stream.Write(c.out)
-	c.out = c.out[:0]
+	if c.out = c.out[:0]; cap(c.out) > maxLine {
+		c.out = nil // of a large batch; a connection at rest holds little
+	}
 	return err
 }

@@ -29,7 +29,7 @@ func (c *Conn) startTLS(argument string) error {
 		return err
 	}
 	if err := c.flush(); err != nil {
-		return c.failRead(err)
+		return c.failWrite(err)
 	}
 	c.r, c.w = 0, 0 // what came in clear after the command may be anybody's (CVE-2011-0411)
 	c.tls = tls.Server(c.socket, c.settings.TLS)
