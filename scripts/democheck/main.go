@@ -263,24 +263,35 @@ func arrived(ctx context.Context, before int) error {
 	return nil
 }
 
-// storyTold asks the commands until the message has left the queue and its trace says sent.
+// storyTold asks the commands until the message has left the queue and the trace has all of its story.
 func storyTold(ctx context.Context) error {
 	ask := func(arguments ...string) (string, error) {
-		arguments = append(arguments, "--state", stateFolder, "--json")
+		arguments = append(arguments, "--state", stateFolder)
 		said, err := exec.CommandContext(ctx, "build/mailchute", arguments...).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("mailchute %s: %w\n%s", strings.Join(arguments, " "), err, said)
 		}
 		return string(said), nil
 	}
-	sent := regexp.MustCompile(`"state":\s*"sent"`)
+	id := regexp.MustCompile(`"id":\s*"(\w{11})"`)
 	return poll(ctx, "mailchute does not tell that the scan was sent", func() (bool, error) {
-		queue, err := ask("queue", "list")
+		queue, err := ask("queue", "list", "--json")
 		if err != nil || strings.Contains(queue, "archive@fabrikam.com") {
 			return false, err
 		}
-		story, err := ask("trace")
-		return strings.Contains(story, "archive@fabrikam.com") && sent.MatchString(story), err
+		found, err := ask("trace", "archive@fabrikam.com", "--is", "sent", "--json")
+		if err != nil {
+			return false, err
+		}
+		message := id.FindStringSubmatch(found)
+		if message == nil {
+			return false, nil
+		}
+		story, err := ask("trace", message[1])
+		if err == nil {
+			fmt.Printf("$ build/mailchute trace %s --state %s\n%s", message[1], stateFolder, story)
+		}
+		return strings.Contains(story, "Queued mail for delivery"), err // the cloud's words
 	})
 }
 
