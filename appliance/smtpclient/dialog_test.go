@@ -33,7 +33,6 @@ func play(conn net.Conn, script string) error {
 
 // playOn leaves the connection open at the end of the script.
 func playOn(conn net.Conn, script string) error {
-	script = strings.ReplaceAll(script, "\n\n", "\n")
 	r := bufio.NewReader(conn)
 	for number, step := range strings.Split(strings.TrimSpace(script), "\n") {
 		verb, text, _ := strings.Cut(strings.TrimSpace(step), " ")
@@ -41,6 +40,7 @@ func playOn(conn net.Conn, script string) error {
 			return fmt.Errorf("step %d %q: %s", number+1, step, fmt.Sprintf(format, values...))
 		}
 		switch verb {
+		case "":
 		case ">":
 			if _, err := io.WriteString(conn, text+"\r\n"); err != nil {
 				return wrong("%v", err)
