@@ -44,6 +44,7 @@ type commands struct {
 	State string `help:"State folder of the box." default:"/var/lib/mailchute" placeholder:"DIR"`
 	JSON  bool   `name:"json" help:"Print JSON for programs."`
 
+	Serve   serveCommand   `cmd:"" help:"Run the box."`
 	Status  statusCommand  `cmd:"" help:"Show how the box is."`
 	Queue   queueCommands  `cmd:"" help:"List and change the messages in the queue."`
 	Trace   traceCommand   `cmd:"" help:"Show what happened to messages."`
