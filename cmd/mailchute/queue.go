@@ -178,10 +178,11 @@ func (s *queueShow) Run(ctx context.Context, terminal *terminal, box *api.Client
 	var p page
 	p.story(terminal, &message.Record)
 	p.line("")
+	held := heldBy(&message.Record, &status)
 	if message.Hold != nil {
 		p.line("  Held by %s for %s", message.Hold.By, terminal.since(message.Hold.Since))
 		p.text("  ", "Why: ", message.Hold.Why)
-	} else if held := heldBy(&message.Record, &status); held != "" {
+	} else if held != "" {
 		p.line("  It waits: %s; mailchute status says why", held)
 	}
 	for _, leg := range message.Legs {
@@ -190,7 +191,7 @@ func (s *queueShow) Run(ctx context.Context, terminal *terminal, box *api.Client
 			name = "no connector"
 		}
 		attempts := plural(leg.Attempts, "attempt") + " so far"
-		if message.Hold == nil {
+		if message.Hold == nil && held == "" {
 			attempts += ", the next one " + terminal.until(leg.Next)
 		}
 		p.line("  By %s: %s", name, attempts)

@@ -18,7 +18,11 @@ func (statusCommand) Run(ctx context.Context, terminal *terminal, box *api.Clien
 		return terminal.printJSON(status)
 	}
 	var p page
-	p.line("Mailchute %s on %s, running for %s", status.Version, status.Hostname, terminal.since(status.Started))
+	host := ""
+	if status.Hostname != "" {
+		host = " on " + status.Hostname
+	}
+	p.line("Mailchute %s%s, running for %s", status.Version, host, terminal.since(status.Started))
 	if status.Flowing {
 		p.line("Mail can flow.")
 	} else {

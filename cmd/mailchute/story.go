@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -12,18 +13,11 @@ import (
 func (p *page) story(terminal *terminal, record *trace.Record) {
 	p.line("Message %s", record.ID)
 	from := "by " + record.Device
-	if record.Client != "" {
-		from += " (" + record.Client + ")"
-	}
-	if record.Listener != "" {
-		from += " at " + record.Listener
-	}
-	transport := record.TLS
-	if transport == "" {
-		transport = "no TLS"
+	if record.Client != "" { // not a test message of the box itself
+		from += " (" + record.Client + ") at " + record.Listener + ", " + cmp.Or(record.TLS, "no TLS")
 	}
 	for _, fact := range []struct{ label, text string }{
-		{"Handed in", terminal.moment(record.Accepted) + " " + from + ", " + transport},
+		{"Handed in", terminal.moment(record.Accepted) + " " + from},
 		{"Helo", record.Helo},
 		{"From", sender(record.Sender)},
 		{"Subject", record.Subject},
@@ -55,9 +49,9 @@ func (p *page) recipient(recipient *trace.Recipient) {
 	if recipient.Connector != "" {
 		way = " by " + recipient.Connector
 	} else if recipient.State == trace.Waiting {
-		way = ": no connector takes it"
+		way = ", which no connector takes"
 	}
-	p.line("  To %s: %s%s", oneLine(recipient.Address), recipient.State, way)
+	p.line("  To %s%s: %s", oneLine(recipient.Address), way, recipient.State)
 	if recipient.State != trace.Sent {
 		p.WriteString(verdict("     ", recipient.Reply, recipient.Cause, recipient.Fix))
 	}
