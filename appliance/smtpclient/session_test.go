@@ -1,7 +1,6 @@
 package smtpclient
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,57 +9,12 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"mailchute/appliance/reply"
 )
-
-// sink takes everything. It is the simplest server that a benchmark or a count can be made with.
-func sink(conn net.Conn, extensions ...string) (messages int) {
-	defer conn.Close()
-	r, w := bufio.NewReaderSize(conn, 256<<10), bufio.NewWriterSize(conn, 64<<10)
-	say := func(line string) { w.WriteString(line); w.WriteString("\r\n") }
-	say("220 sink")
-	for {
-		if r.Buffered() == 0 && w.Flush() != nil {
-			return messages
-		}
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return messages
-		}
-		switch string(line[:4]) {
-		case "EHLO":
-			say("250-sink")
-			for _, extension := range extensions {
-				say("250-" + extension)
-			}
-			say("250 ENHANCEDSTATUSCODES")
-		case "BDAT":
-			size := 0
-			for _, c := range line[5:] {
-				if c < '0' || c > '9' {
-					break
-				}
-				size = size*10 + int(c-'0')
-			}
-			if _, err := r.Discard(size); err != nil {
-				return messages
-			}
-			messages++
-			say("250 2.0.0 queued")
-		case "QUIT":
-			say("221 bye")
-			w.Flush()
-			return messages
-		default:
-			say("250 2.0.0 ok")
-		}
-	}
-}
 
 // counting counts writes and the bytes of the largest one.
 type counting struct {
@@ -419,49 +373,6 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-func TestCheckPath(t *testing.T) {
-	for _, path := range []string{"", "a@contoso.com", `"a b"@contoso.com`, `"a\"> b"@contoso.com`, "jörg@contoso.com", "a@[192.0.2.1]", "postmaster"} {
-		if problem := checkPath(path); problem != "" {
-			t.Errorf("%q: %s", path, problem)
-		}
-	}
-	for _, path := range []string{"a@b>", "a b@c", "a@b\r\nRSET", `"a\` + "\n" + `"@b`, `"a@b`, "a\x00@b", "<a@b", `a\@b`, strings.Repeat("a", 513), `"a\`} {
-		if checkPath(path) == "" {
-			t.Errorf("%q passes", path)
-		}
-	}
-}
-
-// FuzzCheckPath: a path that passes cannot end its command or add a parameter to it.
-func FuzzCheckPath(f *testing.F) {
-	for _, seed := range []string{"a@b", `"a b> SIZE=1"@x`, `"\"">x`, "a>\r\nRCPT TO:<b", `"`, `\`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		if checkPath(path) != "" {
-			return
-		}
-		if strings.ContainsAny(path, "\r\n\x00") {
-			t.Fatalf("%q would end the command", path)
-		}
-		// Read it as a server does: the first ">" outside quotes ends the path.
-		quoted := false
-		for at := 0; at < len(path); at++ {
-			switch c := path[at]; {
-			case quoted && c == '\\':
-				at++
-			case c == '"':
-				quoted = !quoted
-			case !quoted && (c == '>' || c == ' '):
-				t.Fatalf("%q would end early", path)
-			}
-		}
-		if quoted {
-			t.Fatalf("%q would swallow the end", path)
-		}
-	})
-}
-
 // FuzzServer lets a server say anything at all: nothing panics, hangs, or counts as taken that was not said to be.
 func FuzzServer(f *testing.F) {
 	for _, seed := range []string{
@@ -509,59 +420,4 @@ func FuzzServer(f *testing.F) {
 			}
 		})
 	})
-}
-
-// BenchmarkSmall sends messages of 4 KB over loopback to a sink.
-func BenchmarkSmall(b *testing.B) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		if conn, err := listener.Accept(); err == nil {
-			sink(conn, "PIPELINING", "CHUNKING", "SIZE 157286400")
-		}
-	}()
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	var writes atomic.Int64
-	c, err := Open(b.Context(), countedWrites{conn, &writes}, plain())
-	if err != nil {
-		b.Fatal(err)
-	}
-	body := strings.Repeat("x", 4094) + "\r\n"
-	tx := message("scanner@contoso.com", body, "office@contoso.com")
-	taken := 0
-	b.SetBytes(int64(len(body)))
-	b.ReportAllocs()
-	b.ResetTimer()
-	err = c.Run(b.Context(), func(context.Context) *Transaction {
-		if taken == b.N {
-			return nil
-		}
-		taken++
-		return tx
-	}, func(_ *Transaction, outcome Outcome) {
-		if outcome.Untried || !outcome.Answers[0].Reply.Positive() {
-			b.Error(outcome.text())
-		}
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(writes.Load())/float64(b.N), "writes/op")
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
-}
-
-type countedWrites struct {
-	net.Conn
-	writes *atomic.Int64
-}
-
-func (c countedWrites) Write(p []byte) (int, error) {
-	c.writes.Add(1)
-	return c.Conn.Write(p)
 }
