@@ -210,6 +210,7 @@ func FuzzBodyIsOneMessage(f *testing.F) {
 	f.Add("\r\n.\r\nQUIT\r\n.\r\n", true)
 	f.Add("no end\r", true)
 	b := newBox(f)
+	b.log.discard = true
 	f.Fuzz(func(t *testing.T, body string, chunked bool) { checkOneMessage(t, b, body, chunked) })
 }
 
@@ -267,6 +268,60 @@ func (d *tape) Close() error {
 		close(d.closed)
 	}
 	return nil
+}
+
+// A stop under load: every message that was acknowledged is in the queue, and every other was not taken.
+func TestShutdownUnderLoad(t *testing.T) {
+	b := newBox(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(l, config.Listener{Address: ":25", TLS: config.ListenPlain}) }()
+	const devices = 8
+	acknowledged, enough := make(chan int, devices), make(chan struct{}, devices)
+	for range devices {
+		go func() {
+			count := 0
+			defer func() { acknowledged <- count }()
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			io.WriteString(conn, "HELO mfp-2\r\n")
+			for {
+				io.WriteString(conn, "MAIL FROM:<mfp@contoso.com>\r\nRCPT TO:<anna@contoso.com>\r\nDATA\r\nA: b\r\n.\r\n")
+				for line := ""; !strings.Contains(line, "Queued as"); {
+					if line, err = in.ReadString('\n'); err != nil {
+						return
+					}
+				}
+				if count++; count == 20 {
+					enough <- struct{}{}
+				}
+			}
+		}()
+	}
+	for range devices {
+		<-enough
+	}
+	if err := b.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error("Serve:", err)
+	}
+	sum := 0
+	for range devices {
+		sum += <-acknowledged
+	}
+	if sum != b.queue.accepted {
+		t.Errorf("%d acknowledged, %d accepted", sum, b.queue.accepted)
+	}
 }
 
 // A stop does not wait beyond its context: what is in the air then is cut off, and was never acknowledged.
@@ -334,8 +389,6 @@ func TestStats(t *testing.T) {
 	b := newBox(t)
 	b.rules.MaxConnections = 2
 	b.SetRules(b.rules)
-	address := b.serve(t, config.ListenPlain)
-	other := b.serve(t, config.ListenStartTLS)
 	greet := func(address, code string) net.Conn {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -347,7 +400,9 @@ func TestStats(t *testing.T) {
 		}
 		return conn
 	}
+	address := b.serve(t, config.ListenPlain)
 	greet(address, "220")
+	other := b.serve(t, config.ListenStartTLS)
 	conn := greet(other, "220")
 	greet(other, "421")
 	want := Stats{Connections: 2, Listeners: []ListenerStats{

@@ -15,8 +15,12 @@ import (
 // The answers that are the box's own, with their enhanced codes (RFC 3463). Devices show or print the text: it says
 // what was found and what to do.
 
+// maxText keeps a reply line below 512 bytes (RFC 5321 4.5.3.1.5).
+const maxText = 490
+
 func answer(code int, enhanced smtp.EnhancedCode, format string, arguments ...any) *smtp.SMTPError {
-	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: fmt.Sprintf(format, arguments...)}
+	text := fmt.Sprintf(format, arguments...)
+	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text[:min(len(text), maxText)]}
 }
 
 var (

@@ -110,11 +110,14 @@ func (c *Conn) beginChunk(argument string) (string, error) {
 		return "", c.fail(ErrProtocol, "501 5.5.4 BDAT is followed by the size of the chunk in bytes, below 4 GB, "+
 			"and LAST with the last one; closing the connection\r\n")
 	}
-	c.chunk = int64(size)
 	line := "BDAT " + strconv.FormatUint(size, 10)
-	if last {
+	switch {
+	case last:
 		line += " LAST"
+	case size == 0: // nothing to the message, but the library would read it in a goroutine it never waits for
+		return "NOOP", nil
 	}
+	c.chunk = int64(size)
 	return line, nil
 }
 

@@ -128,6 +128,9 @@ func readPlainly(said string) (seen []string) {
 			canonical := "> BDAT " + strconv.FormatUint(size, 10)
 			if len(fields) == 3 {
 				canonical += " LAST"
+			} else if size == 0 {
+				seen = append(seen, "> NOOP")
+				continue
 			}
 			seen = append(seen, canonical)
 			if uint64(len(said)) < size {
