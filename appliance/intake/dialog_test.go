@@ -46,6 +46,7 @@ import (
 //	nothing queued                   there is no further message
 //	refused PATTERN                  the next refusal counted: client, <sender>, <recipient>, reason
 //	log PATTERN                      the log has such a line
+//	unlogged PATTERN                 the log has no such line
 func TestDialogs(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.dialog")
 	if err != nil || len(files) == 0 {
@@ -115,7 +116,12 @@ func (d *dialog) step(line string) error {
 			return err
 		}
 	}
-	return d.clients[name].step(verb, argument, times)
+	began := time.Now()
+	err := d.clients[name].step(verb, argument, times)
+	if late := time.Since(began); err == nil && late > 0 {
+		err = fmt.Errorf("it took %v; time is let pass with wait", late)
+	}
+	return err
 }
 
 func (d *dialog) open(name, client string) error {
@@ -266,17 +272,27 @@ func (d *dialog) setting(verb, argument string) error {
 	case "refused":
 		return match(argument, d.refusals.next())
 	case "log":
-		synctest.Wait()
-		for line := range strings.Lines(d.log.String()) {
-			if match("*"+argument+"*", strings.TrimSpace(line)) == nil {
-				return nil
-			}
+		if !d.logged(argument) {
+			return errors.New("the log has no such line")
 		}
-		return errors.New("the log has no such line")
+	case "unlogged":
+		if d.logged(argument) {
+			return errors.New("the log has such a line")
+		}
 	default:
 		return errors.New("no such step")
 	}
 	return nil
+}
+
+func (d *dialog) logged(pattern string) bool {
+	synctest.Wait()
+	for line := range strings.Lines(d.log.String()) {
+		if match("*"+pattern+"*", strings.TrimSpace(line)) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *dialog) changeRules(pairs []string) error {

@@ -440,6 +440,26 @@ func TestListenerClosed(t *testing.T) {
 	})
 }
 
+// lateListener hands out one more connection after it was closed, as a real one may.
+type lateListener struct{ *pipeListener }
+
+func (lateListener) Close() error { return nil }
+
+func TestConnectionAfterShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t)
+		l := lateListener{newPipeListener("192.168.1.5:25")}
+		go b.Serve(l, config.Listener{Address: ":25", TLS: config.ListenPlain})
+		synctest.Wait()
+		b.Shutdown(t.Context())
+		reply, err := io.ReadAll(l.dial("192.168.1.40"))
+		if !strings.HasPrefix(string(reply), "421 4.7.0 ") || err != nil {
+			t.Errorf("%q, %v", reply, err)
+		}
+		l.pipeListener.Close()
+	})
+}
+
 // Rules nobody has set take nobody in.
 func TestWithoutRules(t *testing.T) {
 	b := newBox(t)

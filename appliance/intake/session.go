@@ -107,7 +107,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 // Data takes the message. The library's reader is the body of BDAT; that of DATA is read past it, see wire.
 func (s *session) Data(r io.Reader) error {
 	t := s.transaction()
-	if t == nil || len(t.recipients) == 0 {
+	if t == nil {
 		return errSequence
 	}
 	queued := s.server.queue.Create()
