@@ -123,13 +123,13 @@ func (s *session) Data(r io.Reader) error {
 	if err := body.Close(); err != nil {
 		return s.replyBody(err, t)
 	}
-	envelope := s.envelope(t, queued.ID(), body.Summary())
-	if err := queued.Accept(envelope); err != nil {
+	id, summary := queued.ID(), body.Summary()
+	if err := queued.Accept(s.envelope(t, id, summary)); err != nil { // the envelope is the queue's from here on
 		return s.replyQueue(err, t.rules, t.device)
 	}
-	s.server.log.Info("accepted", "id", envelope.ID.String(), "device", t.device.Name, "client", envelope.Client,
-		"sender", envelope.Sender, "recipients", len(envelope.Recipients), "size", envelope.Size)
-	return replyQueued(envelope.ID)
+	s.server.log.Info("accepted", "id", id.String(), "device", t.device.Name, "client", s.conn.client.String(),
+		"sender", t.sender.String(), "recipients", len(t.recipients), "size", summary.Size)
+	return replyQueued(id)
 }
 
 func (s *session) readBody(r io.Reader, body io.Writer) error {
