@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -44,7 +45,11 @@ func check() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // the first build takes most
+	// To be told of the interrupt also sees to it that what is started here is not deaf to it, as it would be if
+	// this program itself was started in the background.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute) // the first build takes most
 	defer cancel()
 
 	demo, err := startDemo(ctx)
