@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"slices"
+
 	"mailchute/appliance/address"
 	"mailchute/appliance/spool"
 	"mailchute/appliance/trace"
@@ -21,34 +23,38 @@ func (m *Incoming) Accept(e *spool.Envelope) error {
 	d := m.d
 	e.ID = m.ID()
 	d.route(e)
-	var begun []*transport // one a leg; nil where the message waits for its turn
+	begun := make([]*transport, len(e.Legs)) // one a leg; nil where the message waits for its turn
 	for i := range e.Legs {
 		leg := &e.Legs[i]
-		t := d.transport(leg.Connector)
-		if t == nil || !t.admit(e.Sender) {
-			begun = append(begun, nil)
-			continue
+		if t := d.transport(leg.Connector); t != nil && t.admit(e.Sender) {
+			d.begin(attempt{e.ID, leg.Connector})
+			d.record(e, leg)
+			begun[i] = t
 		}
-		d.begin(attempt{e.ID, leg.Connector})
-		d.record(e, leg)
-		begun = append(begun, t)
+	}
+	legs := slices.Clone(e.Legs)
+	jobs := make([]*job, len(legs)) // made now: once accepted, the envelope is the spool's
+	for i, t := range begun {
+		if t != nil {
+			jobs[i] = newJob(d.spool, e, &legs[i])
+		}
 	}
 	err := m.Writer.Accept(e)
 	if err == nil {
 		d.counted.accepted.Add(1)
 	}
 	for i, t := range begun {
-		leg := &e.Legs[i]
 		switch {
 		case t == nil && err == nil:
-			if t := d.transport(leg.Connector); t != nil {
+			if t := d.transport(legs[i].Connector); t != nil {
 				t.left()
 			}
 		case t != nil && err != nil:
-			d.end(attempt{e.ID, leg.Connector})
+			d.end(jobs[i].attempt(t.name))
 			t.dismiss()
 		case t != nil:
-			t.start(newJob(d.spool, e, leg, m.Body()))
+			jobs[i].body, jobs[i].Size = m.Body(), m.Size()
+			t.start(jobs[i])
 		}
 	}
 	return err

@@ -141,7 +141,7 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 			t.giveUp(e, leg)
 		default:
 			d.record(e, leg)
-			jobs[e.ID] = newJob(d.spool, e, legOf(e.Legs, t.name), nil)
+			jobs[e.ID] = newJob(d.spool, e, legOf(e.Legs, t.name))
 		}
 		return nil
 	})

@@ -16,14 +16,13 @@ type job struct {
 	id       trace.ID
 	device   string
 	attempts int
-	probe    bool // of a held connector or sender
+	body     []byte // the message, where it is at hand; else it is read from the queue
 }
 
 func (j *job) attempt(connector string) attempt { return attempt{j.id, connector} }
 
-// newJob makes the job of a message's recipients that wait at a connector. body is the message where it is at hand; else
-// it is read from the queue.
-func newJob(s *spool.Spool, e *spool.Envelope, leg *spool.Leg, body []byte) *job {
+// newJob makes the job of a message's recipients that wait at a connector.
+func newJob(s *spool.Spool, e *spool.Envelope, leg *spool.Leg) *job {
 	j := &job{id: e.ID, device: e.Device, attempts: leg.Attempts}
 	j.Sender, j.Size, j.EightBit, j.UTF8 = e.Sender, e.Size, e.EightBit, e.UTF8
 	for _, r := range e.Recipients {
@@ -31,12 +30,11 @@ func newJob(s *spool.Spool, e *spool.Envelope, leg *spool.Leg, body []byte) *job
 			j.Recipients = append(j.Recipients, r.Address)
 		}
 	}
-	id, size := e.ID, e.Size
 	j.Body = func() (io.ReadCloser, error) {
-		if body != nil {
-			return io.NopCloser(bytes.NewReader(body)), nil
+		if j.body != nil {
+			return io.NopCloser(bytes.NewReader(j.body)), nil
 		}
-		return s.Body(id, size), nil
+		return s.Body(j.id, j.Size), nil
 	}
 	return j
 }
@@ -46,9 +44,17 @@ type ready struct {
 	devices []string // that have jobs, in the order of their turns
 	jobs    map[string][]*job
 	count   int
+	bytes   int // of bodies
 }
 
+// maxBodies are the bytes of bodies kept in memory; more are read from the queue again.
+const maxBodies = 4 << 20
+
 func (r *ready) push(j *job) {
+	if r.bytes+len(j.body) > maxBodies {
+		j.body = nil
+	}
+	r.bytes += len(j.body)
 	if r.jobs == nil {
 		r.jobs = make(map[string][]*job)
 	}
@@ -75,6 +81,7 @@ func (r *ready) pop() *job {
 		delete(r.jobs, device)
 	}
 	r.count--
+	r.bytes -= len(j.body)
 	return j
 }
 
@@ -86,6 +93,7 @@ func (r *ready) take(match func(*job) bool) (taken []*job) {
 				return false
 			}
 			taken = append(taken, j)
+			r.bytes -= len(j.body)
 			return true
 		})
 		if r.jobs[device] = rest; len(rest) == 0 {

@@ -14,7 +14,6 @@ import (
 
 const (
 	maxReady  = 512              // jobs of a connector that wait in memory for a connection
-	maxBodies = 4 << 20          // bytes of their bodies kept in memory; more are read from the file again
 	keepAlive = 30 * time.Second // that a connection with nothing to do is kept
 	maxBroken = 3                // connections in a row that break before a message is taken, until the connector is held
 )

@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -51,9 +52,13 @@ func (s *Spool) change(id trace.ID, fn func(*Envelope) error) operation {
 		if stored == nil {
 			return fmt.Errorf("%w: %s", ErrNotFound, id)
 		}
-		e, err := s.decode(id, stored)
-		if err != nil {
-			return err
+		e := s.recent[id]
+		delete(s.recent, id) // what fn makes of it may not be kept
+		if e == nil {
+			var err error
+			if e, err = s.decode(id, stored); err != nil {
+				return err
+			}
 		}
 		before, dues := headOf(e), dueKeys(e)
 		if err := fn(e); err != nil {
@@ -93,7 +98,7 @@ func (s *Spool) settle(t *tables, e *Envelope, before head, dues [][]byte) error
 	}
 	key := idKey(e.ID)
 	t.put(t.bucket(outcomeBucket), key, value)
-	t.settled = true
+	t.settled = append(t.settled, e.Record)
 	t.reindex(dues, nil)
 	t.delete(t.bucket(envelopeBucket), key)
 	chunks := t.bucket(chunkBucket)
@@ -182,8 +187,38 @@ func (s *Spool) list(limit int, want func(*Envelope) bool, start, step func(*bol
 	return list, nil
 }
 
-// Outcomes reads up to limit records of messages that have left the queue and that the trace does not have yet.
+// outcomes are the records of messages that have left the queue and that the trace does not have yet. Those of this
+// run are in memory too, as long as the trace keeps up; the file has all of them.
+type outcomes struct {
+	records []trace.Record
+	whole   bool              // records are all that the file has, but for those hidden
+	hidden  map[trace.ID]bool // the trace has them; still to be removed from the file
+}
+
+// maxOutcomes are kept in memory: a second's worth.
+const maxOutcomes = 8000
+
+// add takes what a commit has settled.
+func (o *outcomes) add(records []trace.Record) {
+	if len(o.records)+len(records) > maxOutcomes {
+		o.records, o.whole = nil, false
+	}
+	if o.whole {
+		o.records = append(o.records, records...)
+	}
+}
+
+// Outcomes gives up to limit records of messages that have left the queue and that the trace does not have yet.
 func (s *Spool) Outcomes(limit int) (records []trace.Record, err error) {
+	s.mu.Lock()
+	whole := s.outcomes.whole
+	if whole {
+		records = slices.Clone(s.outcomes.records[:min(limit, len(s.outcomes.records))])
+	}
+	s.mu.Unlock()
+	if whole {
+		return records, nil
+	}
 	err = s.view(func(tx *bolt.Tx) error {
 		records = nil
 		cursor := tx.Bucket(outcomeBucket).Cursor()
@@ -224,27 +259,28 @@ func (s *Spool) Outcome(id trace.ID) (record trace.Record, err error) {
 func (s *Spool) isHidden(id trace.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.hidden[id]
+	return s.outcomes.hidden[id]
 }
 
 // Forget removes outcomes that the trace has on disk, with the next commit; it starts none.
 func (s *Spool) Forget(ids []trace.ID) {
 	s.mu.Lock()
 	for _, id := range ids {
-		s.hidden[id] = true
+		s.outcomes.hidden[id] = true
 	}
+	s.outcomes.records = slices.DeleteFunc(s.outcomes.records, func(r trace.Record) bool { return s.outcomes.hidden[r.ID] })
 	s.mu.Unlock()
 	s.add(operation{keep: true, apply: func(t *tables) error {
-		outcomes := t.bucket(outcomeBucket)
+		b := t.bucket(outcomeBucket)
 		for _, id := range ids {
-			t.delete(outcomes, idKey(id))
+			t.delete(b, idKey(id))
 		}
 		return nil
 	}, done: func(error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, id := range ids {
-			delete(s.hidden, id)
+			delete(s.outcomes.hidden, id)
 		}
 	}}, false)
 }

@@ -37,7 +37,7 @@ type tables struct {
 	tx      *bolt.Tx
 	failure error // the first error of bbolt: the whole transaction fails
 	counts  Counts
-	settled bool // a message left the queue
+	settled []trace.Record // messages that left the queue
 	// writers that put chunks in this transaction, and whether they were accepted or aborted in it.
 	writers map[*Writer]bool
 }
@@ -217,11 +217,16 @@ func (s *Spool) write(batch []operation) (results []error, counts Counts, err er
 		s.markOpen(t)
 		return t.failure
 	})
-	if err == nil {
+	if err != nil {
+		clear(s.recent) // it may have been changed, and the file was not
+	} else {
 		for w := range t.writers {
 			w.stored = true
 		}
-		if t.settled {
+		if len(t.settled) > 0 {
+			s.mu.Lock()
+			s.outcomes.add(t.settled)
+			s.mu.Unlock()
 			select {
 			case s.settled <- struct{}{}:
 			default:

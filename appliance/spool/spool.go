@@ -56,11 +56,12 @@ type Spool struct {
 	failure   error // the file can no longer be written: a panic out of bbolt
 	maxSize   int64
 	counts    Counts
-	live      int64             // bytes in use in the queue file, after the last commit
-	unused    int64             // bytes in free pages of it
-	ceiling   int64             // what live may grow to
-	compacted time.Time         // last try; the committer's
-	hidden    map[trace.ID]bool // outcomes the trace has, still to be removed from the file
+	live      int64                  // bytes in use in the queue file, after the last commit
+	unused    int64                  // bytes in free pages of it
+	ceiling   int64                  // what live may grow to
+	compacted time.Time              // last try; the committer's
+	recent    map[trace.ID]*Envelope // accepted and not changed since, as long as there are few; the committer's
+	outcomes  outcomes
 
 	settled chan struct{} // see Settled
 	failed  chan struct{} // closed when failure is set
@@ -92,7 +93,7 @@ func Open(path string, options Options) (*Spool, *Salvage, error) {
 		path: path, log: options.Log, now: options.Now, disk: options.Disk, maxSize: options.MaxSize,
 		reserve: reserve{path: filepath.Join(filepath.Dir(path), "queue.reserve")},
 		wake:    make(chan struct{}, 1), settled: make(chan struct{}, 1), failed: make(chan struct{}), stopped: make(chan struct{}),
-		hidden: make(map[trace.ID]bool),
+		recent: make(map[trace.ID]*Envelope), outcomes: outcomes{hidden: make(map[trace.ID]bool)},
 	}
 	s.took = sync.NewCond(&s.mu)
 	db, salvage, err := openOrSalvage(path, options)
@@ -177,6 +178,8 @@ func (s *Spool) begin() error {
 			s.counts.add(head, 1)
 			s.lastID = max(s.lastID, idOf(id))
 		}
+		first, _ := tx.Bucket(outcomeBucket).Cursor().First()
+		s.outcomes.whole = first == nil
 		return nil
 	})
 	if err != nil {

@@ -16,6 +16,9 @@ const (
 	chunkHeader = 4
 )
 
+// maxRecent envelopes are kept in memory, so that the first result of a fresh message need not read it again.
+const maxRecent = 1000
+
 var chunkBuffers = sync.Pool{New: func() any {
 	buffer := make([]byte, chunkHeader, chunkHeader+chunkSize)
 	return &buffer
@@ -108,7 +111,7 @@ func seal(chunk []byte) {
 }
 
 // Accept stores the envelope and returns when body and envelope are on disk. After an error the message does
-// not exist. The envelope's id and size are set here.
+// not exist. The envelope's id and size are set here; from here on it belongs to the spool.
 func (w *Writer) Accept(e *Envelope) error {
 	if w.err != nil {
 		w.Abort()
@@ -145,6 +148,9 @@ func (w *Writer) Accept(e *Envelope) error {
 		t.putAll(dueBucket, dues)
 		t.counts.add(h, 1)
 		t.writers[w] = true
+		if len(w.s.recent) < maxRecent {
+			w.s.recent[w.id] = e
+		}
 		return nil
 	}})
 	if err != nil {
