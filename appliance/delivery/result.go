@@ -229,6 +229,12 @@ func (t *transport) giveBack(jobs []*job) {
 	}
 }
 
+// outcomeWords are the log's words for a class.
+var outcomeWords = map[reply.Class]string{
+	reply.Sent: "sent", reply.Temporary: "deferred", reply.Permanent: "refused for good",
+	reply.Sender: "deferred: the endpoint refuses this sender", reply.Connector: "deferred: the endpoint takes nothing by this connector",
+}
+
 func (t *transport) log(j *job, peer string, answers []reply.Answer, verdicts []reply.Verdict) {
 	for i, answer := range answers {
 		if i > 0 && answer.String() == answers[i-1].String() {
@@ -238,7 +244,7 @@ func (t *transport) log(j *job, peer string, answers []reply.Answer, verdicts []
 		if verdicts[i].Class == reply.Permanent {
 			log = t.d.log.Error
 		}
-		log(string(verdicts[i].Class), "message", j.id, "device", j.device, "connector", t.name, "recipient", j.Recipients[i],
+		log(outcomeWords[verdicts[i].Class], "message", j.id, "device", j.device, "connector", t.name, "recipient", j.Recipients[i],
 			"recipients", len(j.Recipients), "attempt", j.attempts, "peer", peer, "reply", answer.String())
 	}
 }

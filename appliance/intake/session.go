@@ -127,7 +127,7 @@ func (s *session) Data(r io.Reader) error {
 	if err := queued.Accept(s.envelope(t, id, summary)); err != nil { // the envelope is the queue's from here on
 		return s.replyQueue(err, t.rules, t.device)
 	}
-	s.server.log.Info("accepted", "id", id.String(), "device", t.device.Name, "client", s.conn.client.String(),
+	s.server.log.Info("accepted", "message", id, "device", t.device.Name, "client", s.conn.client.String(),
 		"sender", t.sender.String(), "recipients", len(t.recipients), "size", summary.Size)
 	return replyQueued(id)
 }
