@@ -22,7 +22,7 @@ type options struct {
 	Peer      string   `default:"postfix" enum:"postfix,none" help:"What to compare with: ${enum}."`
 	Mailchute string   `default:"build/mailchute" help:"The binary to measure, or none."`
 	Folder    string   `default:"/var/tmp" help:"Where queues and state folders are made; its disk is what is measured."`
-	Profile   string   `help:"Folder for a perf profile of Mailchute in the first round of each group." placeholder:"DIR"`
+	Profile   string   `help:"Folder for a perf profile of Mailchute in the first round of each group, which it slows." placeholder:"DIR"`
 
 	MessagesPerConnection int `default:"0" help:"After how many messages a scanner connects anew; 0: never."`
 }
