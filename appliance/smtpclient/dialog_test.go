@@ -19,6 +19,7 @@ import (
 //	< MAIL ...     expects exactly that line
 //	= "a\r\nb"     expects these bytes (quoted as in Go)
 //	eof            expects the client to close
+//	atmost 1000    expects the client to close after no more than so many bytes
 //	sleep 6m       lets (simulated) time pass
 //	early          from now on ignores what the client sends
 //	stall          neither reads nor writes for an hour, then closes
@@ -72,6 +73,14 @@ func playOn(conn net.Conn, script string) error {
 		case "stall":
 			time.Sleep(time.Hour)
 			return nil
+		case "atmost":
+			limit, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return wrong("%v", err)
+			}
+			if n, _ := io.Copy(io.Discard, r); n > limit {
+				return wrong("the client sent %d bytes", n)
+			}
 		case "close":
 			return conn.Close()
 		case "early":
@@ -152,7 +161,7 @@ func run(t *testing.T, options Options, script string, transactions ...*Transact
 	return got
 }
 
-// runIdle never gives the client a transaction.
+// runIdle gives the client a transaction only when the connection is over.
 func runIdle(t *testing.T, script string) (got result) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -167,8 +176,8 @@ func runIdle(t *testing.T, script string) (got result) {
 		}
 		got.err = c.Run(t.Context(), func(ctx context.Context) *Transaction {
 			<-ctx.Done()
-			return nil
-		}, nil)
+			return message("a@contoso.com", "hi\r\n", "b@contoso.com")
+		}, func(_ *Transaction, outcome Outcome) { got.outcomes = append(got.outcomes, outcome.text()) })
 		if err := <-played; err != nil {
 			t.Error(err)
 		}

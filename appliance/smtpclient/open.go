@@ -22,7 +22,6 @@ type Conn struct {
 	conn    net.Conn // wire, or TLS above it
 	r       *bufio.Reader
 	peer    Peer
-	used    bool // a MAIL has been sent: RSET comes before the next
 	closed  atomic.Bool
 }
 

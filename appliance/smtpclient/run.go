@@ -62,6 +62,7 @@ type session struct {
 	cancel    context.CancelFunc
 	pipelined bool
 	chunked   bool
+	used      bool // a MAIL has been sent: RSET comes before the next
 
 	mu       sync.Mutex
 	changed  sync.Cond // something below has changed that the writer may wait for
@@ -147,16 +148,10 @@ func (s *session) land(f *flight) {
 func (s *session) await() error {
 	for {
 		s.mu.Lock()
-		var err error
 		_ = s.c.wire.SetReadDeadline(s.deadline()) // a closed connection shows at reading
-		if s.writeErr != nil && len(s.flights) == 0 {
-			err = s.writeErr
-		}
 		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if _, err = s.c.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		_, err := s.c.r.Peek(1)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 		s.mu.Lock()
@@ -283,7 +278,7 @@ func (s *session) take(ctx context.Context, next func(context.Context) *Transact
 // board makes a flight of a transaction once the window has room for its body. A transaction that never gets to the
 // wire still lands in its turn: then there is no flight.
 func (s *session) board(t *Transaction) *flight {
-	f := &flight{t: t, reset: s.c.used, pipelined: s.pipelined, chunked: s.chunked, utf8: needsUTF8(t)}
+	f := &flight{t: t, reset: s.used, pipelined: s.pipelined, chunked: s.chunked, utf8: needsUTF8(t)}
 	f.start()
 	if refusal, ok := s.c.peer.admit(t); !ok {
 		f.settle(refusal)
@@ -321,7 +316,7 @@ func (s *session) board(t *Transaction) *flight {
 	if len(s.flights) == 1 {
 		s.expect()
 	}
-	s.c.used = true
+	s.used = true
 	return f
 }
 
@@ -344,7 +339,7 @@ func (s *session) room(size int64) bool {
 		if s.c.options.Careful && s.summary.Sent == 0 {
 			window = 1
 		}
-		return len(s.flights) == 0 || len(s.flights) < window && s.bytes+size <= s.c.options.WindowBytes && s.bytes < s.c.options.WindowBytes
+		return len(s.flights) == 0 || len(s.flights) < window && s.bytes+size <= s.c.options.WindowBytes
 	})
 }
 

@@ -154,6 +154,16 @@ func TestDialogs(t *testing.T) {
 > 250 queued as 2` + bye,
 			[]*Transaction{one, one}, []string{"mail 550 5.7.60 no such sender here", "final 250 queued as 2"}, false},
 
+		{"503 to the first command of all is no matter of pipelining", ehlo + `
+< MAIL FROM:<a@contoso.com> SIZE=4
+< RCPT TO:<b@contoso.com>
+< BDAT 4 LAST
+= "hi\r\n"
+> 503 5.5.1 what a day
+> 503 5.5.1 MAIL first
+> 503 5.5.1 MAIL first` + bye,
+			[]*Transaction{one}, []string{"mail 503 5.5.1 what a day"}, false},
+
 		{"recipients have their own answers", ehlo + `
 < MAIL FROM:<a@contoso.com> SIZE=4
 < RCPT TO:<b@contoso.com>

@@ -30,14 +30,6 @@ func (c *Conn) Verify(ctx context.Context, sender, recipient string) reply.Answe
 		if needsUTF8(probe) {
 			parameters = " SMTPUTF8"
 		}
-		if c.used {
-			if r, err := c.ask(reply.Reset, "RSET"); err != nil {
-				return err
-			} else if !r.Positive() {
-				return c.refused(reply.Reset, r)
-			}
-		}
-		c.used = true
 		if err := step(reply.Mail, "MAIL FROM:<"+sender+">"+parameters); err != nil {
 			return err
 		}
