@@ -13,8 +13,8 @@ type Transaction struct {
 	Size       int64    // bytes of the body, line ends CRLF
 	EightBit   bool     // the body has bytes above 127: needs 8BITMIME (RFC 6152)
 	UTF8       bool     // addresses or header fields need SMTPUTF8 (RFC 6531)
-	// Body opens the message. It is called when the body is about to be written, at most once, and yields
-	// exactly Size bytes.
+	// Body opens the message. It is called just before MAIL is written, at most once, so that a message that cannot
+	// be opened costs no connection. It yields exactly Size bytes; anything else ends as a *BodyError.
 	Body func() (io.ReadCloser, error)
 }
 
