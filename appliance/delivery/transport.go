@@ -165,10 +165,12 @@ func (t *transport) worker() {
 			continue
 		}
 		t.verify(conn)
+		hardStop := context.AfterFunc(t.d.ctx, func() { conn.Close() })
 		peer := conn.Peer().String()
 		err = conn.Run(t.d.ctx, t.next, func(tx *smtpclient.Transaction, outcome smtpclient.Outcome) {
 			t.finished(peer, tx, outcome)
 		})
+		hardStop()
 		conn.Close()
 		t.ranOut(err)
 	}

@@ -1,6 +1,10 @@
 package spool
 
 import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -74,4 +78,60 @@ func BenchmarkThrough(b *testing.B) {
 	close(stop)
 	pump.Wait()
 	b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// written is what this process has had written to disk, in bytes.
+func written(b *testing.B) (bytes int64) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Skip("this system does not count what a process writes")
+	}
+	for line := range strings.Lines(string(text)) {
+		fmt.Sscanf(line, "write_bytes: %d", &bytes)
+	}
+	return bytes
+}
+
+// BenchmarkScans is the way of scans through the queue, by four scanners at once. written/byte is what goes to the disk
+// for a byte of mail.
+func BenchmarkScans(b *testing.B) {
+	for _, size := range []int{1 << 20, 50 << 20} {
+		b.Run(fmt.Sprintf("%dMB", size>>20), func(b *testing.B) {
+			s, _, err := Open(b.TempDir()+"/queue.db", Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			body := scan(size)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.SetBytes(int64(size))
+			b.ResetTimer()
+			before, begun := written(b), cpu()
+			var settled, scanners sync.WaitGroup
+			settled.Add(b.N)
+			for range 4 {
+				scanners.Go(func() {
+					for left.Add(-1) >= 0 {
+						w := s.Create()
+						for rest := body; len(rest) > 0; rest = rest[min(len(rest), 32<<10):] {
+							w.Write(rest[:min(len(rest), 32<<10)])
+						}
+						if err := w.Accept(letter("copier", "anna@contoso.com")); err != nil {
+							b.Error(err)
+						}
+						if _, err := io.Copy(io.Discard, s.Body(w.ID(), w.Size())); err != nil {
+							b.Error(err)
+						}
+						s.ChangeLater(w.ID(), settle, func(error) { settled.Done() })
+					}
+				})
+			}
+			scanners.Wait()
+			settled.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(written(b)-before)/float64(b.N)/float64(size), "written/byte")
+			b.ReportMetric(float64((cpu()-begun).Microseconds())/float64(b.N)/float64(size>>20), "cpu-µs/MB")
+		})
+	}
 }

@@ -100,20 +100,26 @@ func (s *Spool) run(op operation) error {
 	return <-result
 }
 
-// retryDelay is the time between two tries to write results to a full disk.
-const retryDelay = time.Second
+const (
+	retryDelay = time.Second      // between two tries to write results to a full disk
+	idleTime   = 10 * time.Second // without anything to write, until the file is looked at for compacting
+)
 
 func (s *Spool) commitLoop() {
 	defer close(s.stopped)
 	var batch, kept []operation
+	pause := time.NewTimer(idleTime)
+	defer pause.Stop()
 	for {
-		var retry <-chan time.Time
+		pause.Reset(idleTime)
 		if len(kept) > 0 {
-			retry = time.After(retryDelay)
+			pause.Reset(retryDelay)
 		}
+		idle := false
 		select {
 		case <-s.wake:
-		case <-retry:
+		case <-pause.C:
+			idle = len(kept) == 0
 		}
 		s.mu.Lock()
 		closing := s.closing
@@ -135,7 +141,7 @@ func (s *Spool) commitLoop() {
 		if closing {
 			return
 		}
-		if len(kept) == 0 {
+		if idle {
 			s.compactIfSparse()
 		}
 	}
