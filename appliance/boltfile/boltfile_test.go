@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // example is a file with a tree of two levels, an inline bucket, a nested one, a value over several pages and free
@@ -241,7 +242,7 @@ func open(t *testing.T, content []byte, verdict error) {
 		_, err := tx.CreateBucketIfNotExists([]byte("new"))
 		return err
 	})
-	if err != nil && !errors.Is(err, bbolt.ErrIncompatibleValue) {
+	if err != nil && !errors.Is(err, bolterrors.ErrIncompatibleValue) {
 		t.Fatal(err)
 	}
 }

@@ -134,7 +134,7 @@ func TestItIsMadeAgain(t *testing.T) {
 			f.log.Reset()
 			var second *tls.Certificate
 			if test.reopen {
-				l, second = f.open(t)
+				_, second = f.open(t)
 			} else if again, err := l.Certificate(); err != nil {
 				t.Fatal(err)
 			} else {

@@ -187,7 +187,7 @@ func (e *endpoint) serve(conn net.Conn) {
 		case e.strict && (verb == "MAIL" || verb == "RCPT") && r.Buffered() > 0:
 			say("250 ok")
 			for r.Buffered() > 0 {
-				if line, err = r.ReadString('\n'); err != nil {
+				if _, err = r.ReadString('\n'); err != nil {
 					return
 				}
 				say("503 5.5.1 one after the other, please")

@@ -213,7 +213,6 @@ type faultyServer struct {
 	extensions []string
 	conn       net.Conn
 	r          *bufio.Reader
-	messages   int
 }
 
 var errFault = errors.New("the fault happened")

@@ -11,86 +11,56 @@ import (
 	"mailchute/appliance/trace"
 )
 
-// Body reads a stored body of size bytes, verifying each chunk; a wrong one ends it with ErrDamaged. It holds one
-// chunk in memory and no transaction.
+// Body reads a stored body of size bytes, verifying each chunk before its first byte; a wrong one ends it with
+// ErrDamaged. It holds nothing between two reads.
 func (s *Spool) Body(id trace.ID, size int64) io.ReadCloser {
-	return &body{s: s, id: id, left: size}
+	return &body{s: s, id: id, size: size}
 }
 
 type body struct {
 	s        *Spool
 	id       trace.ID
-	left     int64 // bytes not yet loaded
-	sequence uint32
-	buffer   *[]byte // borrowed while there is something to read
-	unread   []byte
+	size     int64
+	at       int64 // bytes read
+	verified int64 // bytes up to the end of the last chunk that was verified
 }
 
-func (b *body) Read(p []byte) (int, error) {
-	if len(b.unread) == 0 {
-		if err := b.load(); err != nil {
-			return 0, err
-		}
+// Read fills p from as many chunks as it takes, copied out of the file in one transaction that does not outlast it.
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.at == b.size {
+		return 0, io.EOF
 	}
-	n := copy(p, b.unread)
-	b.unread = b.unread[n:]
-	return n, nil
-}
-
-// WriteTo hands on whole chunks.
-func (b *body) WriteTo(w io.Writer) (written int64, err error) {
-	for {
-		if len(b.unread) == 0 {
-			if err := b.load(); err == io.EOF {
-				return written, nil
-			} else if err != nil {
-				return written, err
+	err = b.s.view(func(tx *bolt.Tx) error {
+		chunks := tx.Bucket(chunkBucket)
+		for n < len(p) && b.at < b.size {
+			data, err := b.chunk(chunks, uint32(b.at/chunkSize))
+			if err != nil {
+				return err
 			}
+			copied := copy(p[n:], data[b.at%chunkSize:])
+			n, b.at = n+copied, b.at+int64(copied)
 		}
-		n, err := w.Write(b.unread)
-		written += int64(n)
-		b.unread = b.unread[n:]
-		if err != nil {
-			return written, err
-		}
-	}
-}
-
-// load copies the next chunk out of the file, so that no transaction outlasts it.
-func (b *body) load() error {
-	if b.left == 0 {
-		b.Close()
-		return io.EOF
-	}
-	if b.buffer == nil {
-		b.buffer = chunkBuffers.Get().(*[]byte)
-	}
-	err := b.s.view(func(tx *bolt.Tx) error {
-		chunk := tx.Bucket(chunkBucket).Get(chunkKey(b.id, b.sequence))
-		if int64(len(chunk)) != chunkHeader+min(b.left, chunkSize) {
-			return fmt.Errorf("%w: message %s, chunk %d: %d bytes, %d were stored",
-				ErrDamaged, b.id, b.sequence, len(chunk), chunkHeader+min(b.left, chunkSize))
-		}
-		*b.buffer = append((*b.buffer)[:0], chunk...)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if crc32.Checksum((*b.buffer)[chunkHeader:], castagnoli) != binary.BigEndian.Uint32(*b.buffer) {
-		return fmt.Errorf("%w: message %s, chunk %d: its checksum is wrong", ErrDamaged, b.id, b.sequence)
-	}
-	b.unread = (*b.buffer)[chunkHeader:]
-	b.left -= int64(len(b.unread))
-	b.sequence++
-	return nil
+	return n, err
 }
 
-func (b *body) Close() error {
-	if b.buffer != nil {
-		*b.buffer = (*b.buffer)[:chunkHeader]
-		chunkBuffers.Put(b.buffer)
-		b.buffer, b.unread, b.left = nil, nil, 0
+// chunk gives the data of a chunk, in the mapped file.
+func (b *body) chunk(chunks *bolt.Bucket, sequence uint32) ([]byte, error) {
+	start := int64(sequence) * chunkSize
+	length := min(b.size-start, chunkSize)
+	stored := chunks.Get(chunkKey(b.id, sequence))
+	if int64(len(stored)) != chunkHeader+length {
+		return nil, fmt.Errorf("%w: message %s, chunk %d: %d bytes, %d were stored", ErrDamaged, b.id, sequence, len(stored), chunkHeader+length)
 	}
-	return nil
+	data := stored[chunkHeader:]
+	if b.verified <= start {
+		if crc32.Checksum(data, castagnoli) != binary.BigEndian.Uint32(stored) {
+			return nil, fmt.Errorf("%w: message %s, chunk %d: its checksum is wrong", ErrDamaged, b.id, sequence)
+		}
+		b.verified = start + length
+	}
+	return data, nil
 }
+
+func (b *body) Close() error { return nil }

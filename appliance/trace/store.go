@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"mailchute/appliance/boltfile"
 )
@@ -298,7 +299,7 @@ func protect(run func() error) (err error) {
 			err = fmt.Errorf("the trace is damaged: %v; restart the box: it sets the file aside and begins a new one", found)
 		}
 	}()
-	if err = run(); errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if err = run(); errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err

@@ -122,7 +122,7 @@ func (c *Conn) beginChunk(argument string) (string, error) {
 }
 
 // maxDeclared is the largest SIZE the library can read.
-const maxDeclared = 1<<32 - 1
+const maxDeclared uint64 = 1<<32 - 1
 
 // limitSize writes a declared SIZE (RFC 1870) beyond 4 GB as the largest the library can read: it is larger than
 // allowed in either case, or its true size is counted later.
@@ -134,7 +134,7 @@ func limitSize(line string) string {
 			continue
 		}
 		if size, err := strconv.ParseUint(digits, 10, 64); err != nil || size > maxDeclared {
-			fields[i] = name + "=" + strconv.Itoa(maxDeclared)
+			fields[i] = name + "=" + strconv.FormatUint(maxDeclared, 10)
 			return strings.Join(fields, " ")
 		}
 	}

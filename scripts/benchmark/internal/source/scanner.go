@@ -133,7 +133,7 @@ func (s *Scanner) expect(code byte, to []byte) error {
 		line := s.reply[bytes.LastIndexByte(s.reply[:n-1], '\n')+1 : n]
 		if len(line) < 4 || line[3] != '-' {
 			if line[0] != code {
-				return fmt.Errorf("the reply to %s is %q, expected %c..", bytes.TrimSpace(to), bytes.TrimSpace(line), code)
+				return fmt.Errorf("the reply to %s is %q, expected %c…", bytes.TrimSpace(to), bytes.TrimSpace(line), code)
 			}
 			return nil
 		}
