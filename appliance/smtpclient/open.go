@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -126,7 +127,12 @@ func (c *Conn) hello() error {
 		return nil
 	}
 	if r.Code/100 == 5 {
+		refusal := r
 		if r, err = c.ask(reply.Hello, "HELO "+c.options.Hello); err != nil {
+			var failed *Error
+			if errors.As(err, &failed) && failed.Answer.Reply.Code == 0 {
+				failed.Answer.Reply = refusal // it said why it closes
+			}
 			return err
 		}
 		if r.Positive() {

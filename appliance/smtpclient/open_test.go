@@ -106,6 +106,7 @@ func TestOpenFails(t *testing.T) {
 		{"closed at once", plain(), "close", "banner: the server closed the connection: EOF", io.EOF},
 		{"silent", plain(), "stall", "banner: read pipe: i/o timeout", nil},
 		{"EHLO and HELO refused", plain(), hello + "> 550 5.7.506 Bad HELO\n< HELO relay.contoso.com\n> 550 5.7.506 Bad HELO\n< QUIT\neof", "hello: 550 5.7.506 Bad HELO", nil},
+		{"EHLO refused, and closed", plain(), hello + "> 550 5.7.506 Bad HELO\n< HELO relay.contoso.com\nclose", "hello: 550 5.7.506 Bad HELO (the server closed the connection: EOF)", io.EOF},
 		{"EHLO refused for now", plain(), hello + "> 451 4.7.0 later\n< QUIT\neof", "hello: 451 4.7.0 later", nil},
 		{"TLS demanded and not offered", demanding, bareHello + "eof", "starttls: the server does not offer STARTTLS", reply.ErrNoStartTLS},
 		{"STARTTLS refused", demanding, hello + "> 250-mx\n> 250 STARTTLS\n< STARTTLS\n> 454 4.7.0 not now\n< QUIT\neof", "starttls: 454 4.7.0 not now", nil},
