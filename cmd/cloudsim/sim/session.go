@@ -433,7 +433,7 @@ func (s *session) act(fault Fault) error {
 	case Close, Garbage:
 		s.conn.Close()
 	case Abort:
-		if tcp, ok := s.raw.(*net.TCPConn); ok {
+		if tcp, ok := s.raw.(interface{ SetLinger(seconds int) error }); ok {
 			tcp.SetLinger(0)
 		}
 		s.raw.Close()
