@@ -307,6 +307,24 @@ func TestEveryRecipientGetsItsOwnResult(t *testing.T) {
 	})
 }
 
+// TestASlowRefusalIsTriedAgain: the next attempt is due before the answer to the first has come, and nothing else
+// happens that would have the queue looked at.
+func TestASlowRefusalIsTriedAgain(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.cloud.set(func(c *cloud) {
+			c.answer = func(_, _ string) reply.Answer {
+				time.Sleep(5 * time.Minute)
+				c.answer = nil
+				return reply.Answer{Stage: reply.Final, Err: io.ErrUnexpectedEOF}
+			}
+		})
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(5 * time.Minute)
+		o.after(time.Minute)
+		o.wantGone(id)
+	})
+}
+
 func TestTheScheduleDoublesToTheCeilingAndGivesUp(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		var mu sync.Mutex

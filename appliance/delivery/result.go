@@ -35,6 +35,7 @@ func (t *transport) finished(peer string, tx *smtpclient.Transaction, outcome sm
 // conclude draws the consequences of the answers about a message: for its recipients, its sender, the connector.
 func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdicts []reply.Verdict) {
 	var worst *failure
+	waits := false // for another attempt
 	for i, answer := range answers {
 		switch class := verdicts[i].Class; class {
 		case reply.Sent:
@@ -45,9 +46,11 @@ func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdic
 			t.lift(j.Sender, j.Recipients[i], false) // the endpoint looked at the recipient: the way works
 		case reply.Temporary:
 			t.d.counted.deferred.Add(1)
+			waits = true
 			t.passed(answer)
 		default:
 			t.d.counted.deferred.Add(1)
+			waits = true
 			if worst == nil || class == reply.Connector {
 				worst = &failure{answer, verdicts[i]}
 			}
@@ -62,8 +65,8 @@ func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdic
 		if err != nil {
 			t.d.log.Error("record the result of an attempt", "message", j.id, "connector", t.name, "error", err)
 		}
-		if worst != nil {
-			t.left()
+		if waits {
+			t.left() // it may be due by now, and was passed over while its attempt was running
 		}
 	})
 	switch {
