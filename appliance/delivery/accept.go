@@ -118,11 +118,13 @@ func legOf(legs []spool.Leg, connector string) *spool.Leg {
 // reroute routes all queued mail anew after a change of settings. Mail that is being delivered is left to its
 // attempt: it is routed again before the next one.
 func (d *Delivery) reroute() {
+	d.rerouting.Lock()
+	defer d.rerouting.Unlock()
 	const stretch = 500
 	lanes, err := d.spool.Lanes()
 	for _, connector := range lanes {
 		var at []byte
-		for more := true; more && err == nil; more = at != nil {
+		for more := true; more && err == nil && !d.isStopping(); more = at != nil {
 			var ids []trace.ID
 			if ids, at, err = d.spool.At(connector, at, stretch); err == nil {
 				d.spool.ChangeAll(ids, func(e *spool.Envelope) error {

@@ -63,6 +63,8 @@ type Delivery struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	rerouting sync.Mutex // one at a time
+
 	mu         sync.Mutex
 	settings   Settings
 	transports map[string]*transport
@@ -138,7 +140,7 @@ func (d *Delivery) Set(settings Settings) {
 	for _, t := range gone {
 		t.stop()
 	}
-	d.reroute()
+	d.tasks.Go(d.reroute) // of 100,000 messages it takes a second or two
 }
 
 // transport gives a connector's transport; nil where there is none of that name.
@@ -185,6 +187,12 @@ func (d *Delivery) isRunning(a attempt) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.running[a]
+}
+
+func (d *Delivery) isStopping() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stopping
 }
 
 func (d *Delivery) anyRunning(e *spool.Envelope) bool {

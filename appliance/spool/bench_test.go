@@ -136,3 +136,32 @@ func BenchmarkScans(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStart opens a queue in which 100,000 messages of 4 KB wait.
+func BenchmarkStart(b *testing.B) {
+	path := b.TempDir() + "/queue.db"
+	s, _, err := Open(path, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := scan(4096)
+	var scanners sync.WaitGroup
+	for range 100 {
+		scanners.Go(func() {
+			for range 1000 {
+				hand(b, s, letter("copier", "anna@contoso.com"), body)
+			}
+		})
+	}
+	scanners.Wait()
+	s.Close()
+	for b.Loop() {
+		s, _, err := Open(path, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		s.Close()
+		b.StartTimer()
+	}
+}
