@@ -307,6 +307,48 @@ func TestEveryRecipientGetsItsOwnResult(t *testing.T) {
 	})
 }
 
+// TestChangedSettingsAreForEveryMessageAfterThem: a connection that was open before takes none of those.
+func TestChangedSettingsAreForEveryMessageAfterThem(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.hand("copier", "anna@contoso.com")
+		o.after(time.Second) // the connection is kept
+		o.set(4)
+		o.after(time.Second)
+		if open := o.d.States()[0].Connections; open != 0 {
+			t.Errorf("%d connections are kept beyond their settings", open)
+		}
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(0)
+		o.wantGone(id)
+		if dials := o.cloud.now().dials; dials != 2 {
+			t.Errorf("dialled %d times, want a connection for each settings", dials)
+		}
+	})
+}
+
+// TestChangedSettingsNeedNotWaitForAConnectionThatDoesNotComeAbout: the new endpoint is tried at once.
+func TestChangedSettingsNeedNotWaitForAConnectionThatDoesNotComeAbout(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		right := o.cloud.connect
+		stalled := func(ctx context.Context) (Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+		settings := Settings{
+			Endpoints: []Endpoint{{Name: "m365", Connections: 1, Connect: stalled}},
+			Route:     func(_, _ address.Address) (string, bool) { return "m365", true },
+			Retry:     testRetry,
+		}
+		o.d.Set(settings)
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(time.Second)
+		settings.Endpoints = []Endpoint{{Name: "m365", Connections: 1, Connect: right}}
+		o.d.Set(settings)
+		o.after(time.Second)
+		o.wantGone(id)
+		if h := o.hold(); h != nil {
+			t.Errorf("on hold for the settings before: %+v", h)
+		}
+	})
+}
+
 // TestASlowRefusalIsTriedAgain: the next attempt is due before the answer to the first has come, and nothing else
 // happens that would have the queue looked at.
 func TestASlowRefusalIsTriedAgain(t *testing.T) {

@@ -30,6 +30,8 @@ type transport struct {
 	mu       sync.Mutex
 	endpoint Endpoint
 	retry    Retry
+	current  context.Context    // ends when endpoint is replaced, or with the delivery
+	replace  context.CancelFunc // ends it
 	ready    ready
 	admitted int                              // acceptances that have a place in ready but are not on disk yet
 	sending  map[*smtpclient.Transaction]*job // taken by a worker
@@ -49,15 +51,19 @@ func newTransport(d *Delivery, name string) *transport {
 		d: d, name: name, wake: make(chan struct{}, 1), work: make(chan struct{}, 1),
 		sending: make(map[*smtpclient.Transaction]*job), stopped: make(chan struct{}), behind: true,
 	}
+	t.current, t.replace = context.WithCancel(d.ctx)
 	t.holds = loadHolds(d.spool, d.log, name)
 	return t
 }
 
-// set applies settings.
+// set applies settings. Connections that are open take no more messages, and those being opened are given up: they may
+// lead elsewhere, or show an identity that is no longer the right one.
 func (t *transport) set(endpoint Endpoint, retry Retry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.endpoint, t.retry = endpoint, retry
+	t.replace()
+	t.current, t.replace = context.WithCancel(t.d.ctx)
 }
 
 // kick makes dispatch look at the queue.
@@ -157,17 +163,18 @@ func (t *transport) signal() {
 func (t *transport) worker() {
 	for t.hasWork() {
 		t.mu.Lock()
-		connect := t.endpoint.Connect
+		connect, settings := t.endpoint.Connect, t.current
 		t.mu.Unlock()
-		conn, err := connect(t.d.ctx)
+		conn, err := connect(settings)
 		if err != nil {
-			t.wayFailed(err)
+			t.wayFailed(settings, err)
 			continue
 		}
 		t.verify(conn)
 		hardStop := context.AfterFunc(t.d.ctx, func() { conn.Close() })
 		peer := conn.Peer().String()
-		err = conn.Run(t.d.ctx, t.next, func(tx *smtpclient.Transaction, outcome smtpclient.Outcome) {
+		next := func(ctx context.Context) *smtpclient.Transaction { return t.next(ctx, settings) }
+		err = conn.Run(t.d.ctx, next, func(tx *smtpclient.Transaction, outcome smtpclient.Outcome) {
 			t.finished(peer, tx, outcome)
 		})
 		hardStop()
@@ -190,12 +197,13 @@ func (t *transport) hasWork() bool {
 // quits: a worker has to close its connection.
 func (t *transport) quits() bool { return t.stopping || t.workers > t.endpoint.Connections }
 
-// next gives a connection its next message, waiting for one; nil closes the connection.
-func (t *transport) next(ctx context.Context) *smtpclient.Transaction {
+// next gives a connection its next message, waiting for one; nil closes the connection. settings are those it was opened
+// with.
+func (t *transport) next(ctx, settings context.Context) *smtpclient.Transaction {
 	var idle <-chan time.Time
 	for {
 		t.mu.Lock()
-		if t.quits() || t.holds.doubt != "" {
+		if t.quits() || settings.Err() != nil || t.holds.doubt != "" {
 			t.mu.Unlock()
 			return nil
 		}
@@ -226,6 +234,8 @@ func (t *transport) next(ctx context.Context) *smtpclient.Transaction {
 		case <-t.work:
 		case <-idle:
 			over = true
+		case <-settings.Done():
+			over = true
 		case <-t.stopped:
 			over = true
 		case <-ctx.Done():
@@ -241,9 +251,12 @@ func (t *transport) next(ctx context.Context) *smtpclient.Transaction {
 }
 
 // wayFailed: no connection came about. One message carries the error, the others are due again.
-func (t *transport) wayFailed(err error) {
-	if t.d.ctx.Err() != nil {
+func (t *transport) wayFailed(settings context.Context, err error) {
+	switch {
+	case t.d.ctx.Err() != nil:
 		t.stop()
+		return
+	case settings.Err() != nil: // it was given up for others
 		return
 	}
 	answer := reply.Answer{Stage: reply.Connect, Err: err}
