@@ -162,6 +162,8 @@ func TestStandardReplies(t *testing.T) {
 		{Mail, "521 5.3.2 host does not accept mail", Connector, Administrator},
 		{Rcpt, "556 5.1.10 no such domain", Permanent, Recipient},
 		{Rcpt, "556 domain takes no mail", Permanent, Recipient},
+		{Hello, "421 4.7.1 mx.fabrikam.com Error: No client certificate presented", Connector, Administrator},
+		{Hello, "421 4.7.1 mx.fabrikam.com Error: Client certificate not trusted", Connector, Administrator},
 		{Rcpt, "554 5.7.1 <b@fabrikam.com>: Relay access denied", Connector, Administrator},
 		{Rcpt, "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain", Connector, Administrator},
 		{Rcpt, "550 relaying denied", Connector, Administrator},

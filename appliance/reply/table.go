@@ -33,6 +33,7 @@ const (
 	teamBlogTERRL  = "Exchange Team blog 4372797"
 	googleHelp     = "Google Workspace help, SMTP relay service"
 	transcript     = "recorded transcript"
+	postfixSource  = "Postfix 3.7, smtpd with smtpd_tls_req_ccert"
 	secondHand     = "second-hand report"
 	rfc5321        = "RFC 5321 section 4.2"
 	rfc5321Timeout = "RFC 5321 section 4.5.3.2"
@@ -278,6 +279,12 @@ var standards = []row{
 	{503, "", "", nil, meaning{Temporary, Cloud,
 		"The endpoint lost step in the conversation; the next connection sends one command at a time.",
 		"Nothing: it is tried again.", rfc5321}},
+	{0, "", "no client certificate presented", nil, meaning{Connector, Administrator,
+		"The endpoint wants a client certificate, and the connector has none.",
+		"Set certificate on the connector, and register it at the endpoint.", postfixSource}},
+	{0, "", "client certificate not trusted", nil, meaning{Connector, Administrator,
+		"The endpoint does not trust the box's client certificate.",
+		"Check that the certificate is in date, issued by an authority the endpoint trusts, and that its file has the intermediate certificates.", postfixSource}},
 	{0, "", "relay access denied", nil, relayingDenied},
 	{0, "", "unable to relay", nil, relayingDenied},
 	{0, "", "relaying denied", nil, relayingDenied},
