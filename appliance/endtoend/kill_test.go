@@ -1,10 +1,8 @@
 package endtoend
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -20,22 +18,13 @@ func TestKilled(t *testing.T) {
 	if testing.Short() {
 		lives = 5
 	}
-	var seed [8]byte
-	rand.Read(seed[:])
-	random := mathrand.New(mathrand.NewPCG(binary.BigEndian.Uint64(seed[:]), 0))
-	t.Logf("seed %x", seed) // the moments are drawn from it; the machine does the rest
-
+	random := newRandom(t)
 	cloud := newCloud(t, nil)
 	box := newBox(t, office, cloud.connector())
 	cloud.trust(box)
 	fuse := &fuse{}
 	cloud.arriving = func() { fuse.burn(arrived) }
-	floor := &floor{handed: make(map[string]*handed), fuse: fuse}
-	floor.opened = sync.NewCond(&floor.mu)
-	var scanners sync.WaitGroup
-	for n := range 6 {
-		scanners.Go(func() { floor.scan(n, mathrand.New(mathrand.NewPCG(random.Uint64(), uint64(n)))) })
-	}
+	floor := newFloor(fuse, random)
 	for life := range lives {
 		cloud.nextEpoch()
 		moment, count := moment(random.IntN(int(moments))), 1+random.IntN(50)
@@ -63,12 +52,18 @@ func TestKilled(t *testing.T) {
 		cloud.up()
 	}
 	floor.leave()
-	scanners.Wait()
 	cloud.nextEpoch()
 	box.start()
 	box.awaitEmpty()
 	floor.check(t, cloud, box)
 	box.stop()
+}
+
+// newRandom is another one in each run.
+func newRandom(t *testing.T) *rand.Rand {
+	seed := rand.Uint64()
+	t.Logf("seed %x", seed)
+	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // The moments of a message at which the box is killed.
@@ -120,6 +115,19 @@ type floor struct {
 	address string // empty: the box is down
 	left    bool
 	opened  *sync.Cond // address or left has changed
+
+	scanners sync.WaitGroup
+}
+
+// newFloor has six scanners that wait for a box.
+func newFloor(fuse *fuse, random *rand.Rand) *floor {
+	f := &floor{handed: make(map[string]*handed), fuse: fuse}
+	f.opened = sync.NewCond(&f.mu)
+	for n := range 6 {
+		own := rand.New(rand.NewPCG(random.Uint64(), 0))
+		f.scanners.Go(func() { f.scan(n, own) })
+	}
+	return f
 }
 
 // handed is a letter that a scanner has begun to hand in.
@@ -140,9 +148,10 @@ func (f *floor) close() { f.open("") }
 // leave ends the scanners.
 func (f *floor) leave() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.left = true
 	f.opened.Broadcast()
+	f.mu.Unlock()
+	f.scanners.Wait()
 }
 
 // box gives the box's address once it is up; empty when the working day is over.
@@ -160,7 +169,7 @@ func (f *floor) box() string {
 
 // scan hands in letters as long as there is a box. What is not acknowledged is not handed in again, so that whatever
 // comes twice was sent twice by the box.
-func (f *floor) scan(scanner int, random *mathrand.Rand) {
+func (f *floor) scan(scanner int, random *rand.Rand) {
 	for number := 0; ; {
 		address := f.box()
 		if address == "" {
@@ -181,7 +190,7 @@ func (f *floor) scan(scanner int, random *mathrand.Rand) {
 }
 
 // size is that of a letter: most are small, a few are scans of many pages.
-func size(random *mathrand.Rand) int {
+func size(random *rand.Rand) int {
 	switch n := random.IntN(100); {
 	case n < 80:
 		return 1000 + random.IntN(30_000)
@@ -255,10 +264,11 @@ func (f *floor) report(name string, life int) {
 	}
 }
 
-// check compares what the devices, the cloud and the box know, when all has been delivered.
-func (f *floor) check(t *testing.T, c *cloud, b *box) {
+// check compares what the devices, the cloud and the box know, when all has been delivered. It gives what it counted.
+func (f *floor) check(t *testing.T, c *cloud, b *box) (count map[string]int) {
+	t.Helper()
 	records := allRecords(t, b)
-	count := map[string]int{}
+	count = make(map[string]int)
 	for name, h := range f.handed {
 		arrivals, record := c.came(name), records[name]
 		count["handed in"]++
@@ -303,6 +313,7 @@ func (f *floor) check(t *testing.T, c *cloud, b *box) {
 		t.Errorf("nothing was proved: %v", count)
 	}
 	t.Log(count)
+	return count
 }
 
 // allRecords is the whole trace, by Message-ID.
