@@ -168,6 +168,10 @@ func (b *box) fail(err error) {
 // stop ends taking mail and delivering it: what is in the air gets its time.
 func (b *box) stop() {
 	notify("STOPPING=1\nSTATUS=stopping: what is in the air is finished")
+	b.mu.Lock()
+	ports := b.ports
+	b.ports = nil // the status shows none any more
+	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	var both sync.WaitGroup
@@ -178,9 +182,7 @@ func (b *box) stop() {
 	})
 	both.Go(func() { b.delivery.Stop(ctx) })
 	both.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.ports {
+	for _, p := range ports {
 		p.close()
 	}
 }

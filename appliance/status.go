@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -40,7 +41,7 @@ func (b *box) Status() api.Status {
 	}
 	s.Hostname = settings.Hostname
 	s.MaxConnections = settings.SMTP.MaxConnections
-	s.Listeners, s.Connections = b.listeners()
+	s.Listeners, s.Connections = b.listeners(), b.intake.Stats().Connections
 	b.addConnectors(&s, settings)
 	s.Certificates = b.certificates()
 	b.findProblems(&s, settings)
@@ -56,12 +57,15 @@ func (b *box) disk() api.Disk {
 	return disk
 }
 
-func (b *box) listeners() (list []api.Listener, connections int) {
-	stats := b.intake.Stats()
-	for _, l := range stats.Listeners {
-		list = append(list, api.Listener{Address: l.Address, TLS: string(l.Listener.TLS)})
+// listeners are those that are open: a device that connects to one is served, at the latest in a moment.
+func (b *box) listeners() (list []api.Listener) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.ports {
+		list = append(list, api.Listener{Address: p.listener.Addr().String(), TLS: string(p.settings.TLS)})
 	}
-	return list, stats.Connections
+	slices.SortFunc(list, func(a, b api.Listener) int { return cmp.Compare(a.Address, b.Address) })
+	return list
 }
 
 func (b *box) addConnectors(s *api.Status, settings *config.Config) {
