@@ -22,7 +22,7 @@ func (d *Delivery) Create() *Incoming { return &Incoming{d.spool.Create(), d} }
 func (m *Incoming) Accept(e *spool.Envelope) error {
 	d := m.d
 	e.ID = m.ID()
-	d.route(e)
+	d.route(e, "")
 	begun := make([]*transport, len(e.Legs)) // one a leg; nil where the message waits for its turn
 	for i := range e.Legs {
 		leg := &e.Legs[i]
@@ -46,9 +46,7 @@ func (m *Incoming) Accept(e *spool.Envelope) error {
 	for i, t := range begun {
 		switch {
 		case t == nil && err == nil:
-			if t := d.transport(legs[i].Connector); t != nil {
-				t.left()
-			}
+			d.left(legs[i].Connector)
 		case t != nil && err != nil:
 			d.end(jobs[i].attempt(t.name))
 			t.dismiss()
@@ -68,8 +66,9 @@ func (d *Delivery) record(e *spool.Envelope, leg *spool.Leg) {
 	e.Add(trace.Event{Time: now, Kind: trace.Attempted, Connector: leg.Connector, Next: leg.Next})
 }
 
-// route sets the connector of each recipient that waits, and the legs. It reports whether anything changed.
-func (d *Delivery) route(e *spool.Envelope) (changed bool) {
+// route sets the connector of each recipient that waits, and the legs. Recipients whose attempt is being made stay
+// with it, but for those of claimed, the connector the caller is about to try. It reports whether anything changed.
+func (d *Delivery) route(e *spool.Envelope, claimed string) (changed bool) {
 	route := d.current().Route
 	now := d.now()
 	sender, _ := address.ParseSender(e.Sender) // one that cannot be parsed matches what every sender matches
@@ -79,12 +78,14 @@ func (d *Delivery) route(e *spool.Envelope) (changed bool) {
 		if r.State != trace.Waiting {
 			continue
 		}
-		connector := e.Via
-		if d.transport(connector) == nil {
-			connector = ""
-		}
-		if recipient, err := address.Parse(r.Address); err == nil && connector == "" {
-			connector, _ = route(sender, recipient)
+		connector := r.Connector
+		if connector == "" || connector == claimed || !d.isRunning(attempt{e.ID, connector}) {
+			if connector = e.Via; d.transport(connector) == nil {
+				connector = ""
+			}
+			if recipient, err := address.Parse(r.Address); err == nil && connector == "" {
+				connector, _ = route(sender, recipient)
+			}
 		}
 		if connector != r.Connector {
 			r.Connector, changed = connector, true
@@ -115,20 +116,38 @@ func legOf(legs []spool.Leg, connector string) *spool.Leg {
 	return nil
 }
 
-// reroute routes all queued mail anew after a change of settings. Mail that is being delivered is left to its
-// attempt: it is routed again before the next one.
-func (d *Delivery) reroute() {
+// left: a message waits in the due index for a connector. Where that one is gone by now, it is routed anew.
+func (d *Delivery) left(connector string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.transports[connector]; t != nil {
+		t.left()
+	} else if !d.astray && !d.stopping {
+		d.astray = true
+		d.tasks.Go(func() { d.reroute(false) })
+	}
+}
+
+// reroute routes queued mail anew after a change of settings: all, or that for connectors that are gone. Mail that is
+// being delivered is left to its attempt, whose end brings it here.
+func (d *Delivery) reroute(all bool) {
 	d.rerouting.Lock()
 	defer d.rerouting.Unlock()
 	const stretch = 500
+	d.mu.Lock()
+	d.astray = false
+	d.mu.Unlock()
 	lanes, err := d.spool.Lanes()
 	for _, connector := range lanes {
+		if !all && d.transport(connector) != nil {
+			continue
+		}
 		var at []byte
 		for more := true; more && err == nil && !d.isStopping(); more = at != nil {
 			var ids []trace.ID
 			if ids, at, err = d.spool.At(connector, at, stretch); err == nil {
 				d.spool.ChangeAll(ids, func(e *spool.Envelope) error {
-					if d.anyRunning(e) || !d.route(e) {
+					if !d.route(e, "") {
 						return errUnchanged
 					}
 					return nil

@@ -37,7 +37,7 @@ func (d *Delivery) anew(e *spool.Envelope, by string) {
 			e.Since = now
 		}
 	}
-	d.route(e)
+	d.route(e, "")
 	for i := range e.Legs {
 		e.Legs[i].Next = now
 	}
@@ -46,6 +46,7 @@ func (d *Delivery) anew(e *spool.Envelope, by string) {
 
 // Hold keeps messages from being delivered. One that is being sent at this moment is held afterwards.
 func (d *Delivery) Hold(ids []trace.ID, by, why string) (changed int, err error) {
+	d.withdraw(ids)
 	return d.change(ids, func(e *spool.Envelope) error {
 		if e.Hold != nil {
 			return errUnchanged
@@ -123,6 +124,9 @@ func (d *Delivery) withdraw(ids []trace.ID) {
 		t.mu.Unlock()
 		for _, j := range taken {
 			d.end(j.attempt(t.name))
+		}
+		if len(taken) > 0 {
+			t.kick() // what cannot be changed is tried again when the schedule says
 		}
 	}
 }

@@ -69,6 +69,7 @@ type Delivery struct {
 	settings   Settings
 	transports map[string]*transport
 	running    map[attempt]bool // attempts on record and not yet answered
+	astray     bool             // mail for a connector that is gone is about to be routed anew
 	stopping   bool
 
 	counted struct{ accepted, sent, deferred, failed atomic.Uint64 }
@@ -113,8 +114,14 @@ func New(options Options) *Delivery {
 }
 
 // Set applies settings: connectors that stay keep their state and are tried anew at once, for their password or
-// certificate may have changed; mail of those that are gone is routed again.
+// certificate may have changed; mail of those that are gone is routed again. It is called by one at a time.
 func (d *Delivery) Set(settings Settings) {
+	fresh := make(map[string]*transport) // made before the lock is taken: readers of the queue file ask for it
+	for _, endpoint := range settings.Endpoints {
+		if d.transport(endpoint.Name) == nil {
+			fresh[endpoint.Name] = newTransport(d, endpoint.Name)
+		}
+	}
 	d.mu.Lock()
 	if d.stopping {
 		d.mu.Unlock()
@@ -126,7 +133,7 @@ func (d *Delivery) Set(settings Settings) {
 	for _, endpoint := range settings.Endpoints {
 		t := gone[endpoint.Name]
 		if t == nil {
-			t = newTransport(d, endpoint.Name)
+			t = fresh[endpoint.Name]
 			t.set(endpoint, settings.Retry)
 			d.tasks.Go(t.dispatch)
 		} else {
@@ -136,11 +143,11 @@ func (d *Delivery) Set(settings Settings) {
 		delete(gone, endpoint.Name)
 		d.transports[endpoint.Name] = t
 	}
+	d.tasks.Go(func() { d.reroute(true) }) // of 100,000 messages it takes a second or two
 	d.mu.Unlock()
 	for _, t := range gone {
 		t.stop()
 	}
-	d.tasks.Go(d.reroute) // of 100,000 messages it takes a second or two
 }
 
 // transport gives a connector's transport; nil where there is none of that name.

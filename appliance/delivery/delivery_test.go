@@ -30,6 +30,8 @@ type cloud struct {
 	answer func(sender, recipient string) reply.Answer // nil: 250
 	window int                                         // messages taken in before the first is answered; 0: 1
 	fail   func(n int) bool                            // the connection breaks at the n-th message it is given
+	gate   chan struct{}                               // answers wait until it is closed; nil: they do not
+	closes bool                                        // it closes connections in order, before it says anything about a message
 	dials  int
 	given  []string // "sender → recipient" of each message, in the order they came
 	bodies map[string]int
@@ -102,8 +104,15 @@ func (l *line) Run(ctx context.Context, next func(context.Context) *smtpclient.T
 			l.n++
 			l.c.given = append(l.c.given, tx.Sender+" → "+strings.Join(tx.Recipients, " "))
 			broken := l.c.fail != nil && l.c.fail(l.n)
-			window := max(1, l.c.window)
+			window, gate, closes := max(1, l.c.window), l.c.gate, l.c.closes
 			l.c.mu.Unlock()
+			if gate != nil {
+				<-gate
+			}
+			if closes {
+				done(tx, smtpclient.Outcome{Untried: true})
+				return nil
+			}
 			if broken {
 				lost := reply.Answer{Stage: reply.Final, Err: io.ErrUnexpectedEOF}
 				for i, tx := range flight {

@@ -69,12 +69,24 @@ func (t *transport) probeConnector(now, probe time.Time, busy int) time.Time {
 	}
 	found, soonest := t.fill(now, 1, t.heldSender)
 	if found == 0 {
-		_, soonest = t.fill(now, 1, func(string) bool { return false })
+		found, soonest = t.fill(now, 1, func(string) bool { return false })
 	}
-	return soonest
+	if found == 0 {
+		return soonest
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.holds.Connector
+	if h == nil {
+		return time.Time{}
+	}
+	if h.Probe.Equal(probe) { // no result yet: this was the probe, whatever comes of it
+		h.Probe = now.Add(t.probeDelay(h))
+	}
+	return h.Probe
 }
 
-// probeSenders tries one message of each held sender whose time has come.
+// probeSenders tries one message of each held sender whose time has come. Where none is left, the hold is over.
 func (t *transport) probeSenders(now time.Time) (next time.Time) {
 	var due []string
 	t.mu.Lock()
@@ -89,7 +101,10 @@ func (t *transport) probeSenders(now time.Time) (next time.Time) {
 	}
 	t.mu.Unlock()
 	for _, sender := range due {
-		t.fill(now, 1, func(other string) bool { return other != sender })
+		found, soonest := t.fill(now, 1, func(other string) bool { return other != sender })
+		if found == 0 && soonest.IsZero() && t.d.spool.WaitingOf(t.name, sender) == 0 {
+			t.release(sender)
+		}
 	}
 	return next
 }
@@ -135,10 +150,8 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 		switch {
 		case leg == nil || e.Hold != nil || leg.Next.After(now):
 			return errUnchanged
-		case d.route(e):
+		case d.route(e, t.name):
 			moved = true
-		case t.expired(e):
-			t.giveUp(e, leg)
 		default:
 			d.record(e, leg)
 			jobs[e.ID] = newJob(d.spool, e, legOf(e.Legs, t.name))
@@ -146,11 +159,12 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 		return nil
 	})
 	var stopped []*job
+	var failed error
 	for i, id := range ids {
 		j := jobs[id]
 		if err := errs[i]; err != nil || j == nil {
 			if err != nil && !errors.Is(err, errUnchanged) && !errors.Is(err, spool.ErrNotFound) {
-				d.log.Error("record an attempt", "message", id, "connector", t.name, "error", err)
+				failed = err
 			}
 			d.end(attempt{id, t.name})
 			continue
@@ -168,6 +182,10 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 		for _, other := range d.all() {
 			other.left()
 		}
+	}
+	if failed != nil {
+		d.log.Error("record attempts", "connector", t.name, "error", failed)
+		return 0, now.Add(time.Minute)
 	}
 	return len(ids), soonest
 }

@@ -143,6 +143,7 @@ func (t *transport) holdSender(sender string, f failure) {
 	if begun && t.holds.Good != nil && t.holds.Good.Sender != sender {
 		t.holds.doubt = sender
 		t.staff()
+		t.signal()
 	}
 	returned := t.ready.take(func(j *job) bool { return j.Sender == sender })
 	t.keepHolds()
@@ -153,6 +154,18 @@ func (t *transport) holdSender(sender string, f failure) {
 	}
 	t.giveBack(returned)
 	t.kick()
+}
+
+// release ends the hold of a sender that has no mail here any more.
+func (t *transport) release(sender string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holds.Senders[sender] != nil {
+		delete(t.holds.Senders, sender)
+		t.holds.Paused[sender].end(t.d.now())
+		t.keepHolds()
+		t.d.log.Info("no mail of a sender on hold is left", "connector", t.name, "sender", sender)
+	}
 }
 
 // lift ends the holds that a message of sender shows to be over; taken: it was taken, for recipient.

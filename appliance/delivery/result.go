@@ -29,13 +29,11 @@ func (t *transport) finished(peer string, tx *smtpclient.Transaction, outcome sm
 		}
 	}
 	t.conclude(j, peer, outcome.Answers, verdicts)
-	t.kick()
 }
 
 // conclude draws the consequences of the answers about a message: for its recipients, its sender, the connector.
 func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdicts []reply.Verdict) {
 	var worst *failure
-	waits := false // for another attempt
 	for i, answer := range answers {
 		switch class := verdicts[i].Class; class {
 		case reply.Sent:
@@ -46,11 +44,12 @@ func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdic
 			t.lift(j.Sender, j.Recipients[i], false) // the endpoint looked at the recipient: the way works
 		case reply.Temporary:
 			t.d.counted.deferred.Add(1)
-			waits = true
 			t.passed(answer)
 		default:
 			t.d.counted.deferred.Add(1)
-			waits = true
+			if class == reply.Sender {
+				t.passed(answer)
+			}
 			if worst == nil || class == reply.Connector {
 				worst = &failure{answer, verdicts[i]}
 			}
@@ -61,13 +60,10 @@ func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdic
 		t.apply(e, j, peer, answers, verdicts)
 		return nil
 	}, func(err error) {
-		t.d.end(j.attempt(t.name))
 		if err != nil {
 			t.d.log.Error("record the result of an attempt", "message", j.id, "connector", t.name, "error", err)
 		}
-		if waits {
-			t.left() // it may be due by now, and was passed over while its attempt was running
-		}
+		t.ended(j, worst != nil)
 	})
 	switch {
 	case worst == nil:
@@ -75,6 +71,19 @@ func (t *transport) conclude(j *job, peer string, answers []reply.Answer, verdic
 		t.holdConnector(*worst)
 	default:
 		t.holdSender(j.Sender, *worst)
+	}
+}
+
+// ended: an attempt is over and its result is on disk. again: the message is due at once.
+func (t *transport) ended(j *job, again bool) {
+	t.d.end(j.attempt(t.name))
+	t.mu.Lock()
+	gone := t.stopping
+	t.mu.Unlock()
+	if again || gone {
+		t.d.left(t.name)
+	} else {
+		t.kick() // it may have become due meanwhile, or be the probe that others wait for
 	}
 }
 
@@ -88,38 +97,39 @@ func (t *transport) passed(answer reply.Answer) {
 	}
 }
 
-// apply writes the answers into the envelope.
+// apply writes the answers into the envelope. Other recipients may have begun to wait since the attempt began.
 func (t *transport) apply(e *spool.Envelope, j *job, peer string, answers []reply.Answer, verdicts []reply.Verdict) {
 	now := t.d.now()
 	leg := legOf(e.Legs, t.name)
-	i := 0
+	tried := j.Recipients
 	counted := false // as an attempt
-	waiting := false
+	held, waiting := false, false
 	for n := range e.Recipients {
 		r := &e.Recipients[n]
-		if r.State != trace.Waiting || r.Connector != t.name || i == len(answers) {
-			continue
+		if len(tried) > 0 && r.Address == tried[0] {
+			at := len(j.Recipients) - len(tried)
+			tried = tried[1:]
+			answer, verdict := answers[at], verdicts[at]
+			r.Reply, r.Cause, r.Fix = answer.String(), verdict.Cause, verdict.Fix
+			switch verdict.Class {
+			case reply.Sent:
+				r.State, r.Cause, r.Fix = trace.Sent, "", ""
+			case reply.Permanent:
+				r.State = trace.Failed
+			case reply.Temporary:
+				counted = true
+			default:
+				held = true
+			}
 		}
-		answer, verdict := answers[i], verdicts[i]
-		i++
-		r.Reply, r.Cause, r.Fix = answer.String(), verdict.Cause, verdict.Fix
-		switch verdict.Class {
-		case reply.Sent:
-			r.State, r.Cause, r.Fix = trace.Sent, "", ""
-		case reply.Permanent:
-			r.State = trace.Failed
-		case reply.Temporary:
-			waiting, counted = true, true
-		default:
-			waiting = true
-		}
+		waiting = waiting || r.State == trace.Waiting && r.Connector == t.name
 	}
 	var next time.Time
 	switch {
 	case leg == nil:
 	case !waiting:
 		e.Legs = removeLeg(e.Legs, t.name)
-	case !counted: // on hold: the schedule goes on where it was when that is over
+	case held && !counted: // the schedule goes on where it was when the hold is over
 		leg.Attempts--
 		leg.Next = now
 	default:
@@ -223,11 +233,10 @@ func (t *transport) giveBack(jobs []*job) {
 			}
 			return nil
 		}, func(err error) {
-			t.d.end(j.attempt(t.name))
 			if err != nil && !errors.Is(err, spool.ErrClosed) {
 				t.d.log.Error("make a message due again", "message", j.id, "connector", t.name, "error", err)
 			}
-			t.left()
+			t.ended(j, true)
 		})
 	}
 }

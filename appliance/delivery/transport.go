@@ -107,6 +107,9 @@ func (t *transport) dismiss() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.admitted--
+	if t.behind {
+		t.kick()
+	}
 }
 
 // start brings in a job that was admitted and is on disk.
@@ -174,13 +177,28 @@ func (t *transport) worker() {
 		hardStop := context.AfterFunc(t.d.ctx, func() { conn.Close() })
 		peer := conn.Peer().String()
 		next := func(ctx context.Context) *smtpclient.Transaction { return t.next(ctx, settings) }
+		heard, unheard := false, false
 		err = conn.Run(t.d.ctx, next, func(tx *smtpclient.Transaction, outcome smtpclient.Outcome) {
+			heard, unheard = heard || !outcome.Untried, unheard || outcome.Untried
 			t.finished(peer, tx, outcome)
 		})
 		hardStop()
 		conn.Close()
+		if err == nil && settings.Err() == nil && !heard && (unheard || t.isReady()) {
+			err = errUnheard
+		}
 		t.ranOut(err)
 	}
+}
+
+// errUnheard: a connection that was closed in order, and there was mail for it.
+var errUnheard = errors.New("the endpoint closes the connection before it says anything about a message")
+
+// isReady: there is mail for a connection, and one may be open.
+func (t *transport) isReady() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ready.count > 0 && !t.quits()
 }
 
 // hasWork keeps a worker; false ends it.
@@ -191,6 +209,9 @@ func (t *transport) hasWork() bool {
 		return true
 	}
 	t.workers--
+	if t.ready.count > 0 {
+		t.signal() // it may have been told of a job that another has to take now
+	}
 	return false
 }
 
