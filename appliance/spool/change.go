@@ -13,7 +13,7 @@ import (
 
 // Change lets fn alter an envelope and returns when the result is on disk. When no recipient is left waiting or
 // failed, the message leaves the queue and its record becomes an outcome for the trace. ID, Device, Sender and Size
-// stay as they are. An error of fn changes nothing and is returned.
+// stay as they are. An error of fn changes nothing and is returned; so is ErrFull where the disk has no room left.
 func (s *Spool) Change(id trace.ID, fn func(*Envelope) error) error {
 	return s.run(s.change(id, fn))
 }
@@ -22,7 +22,7 @@ func (s *Spool) Change(id trace.ID, fn func(*Envelope) error) error {
 // disk does not lose it: it is tried again until there is room.
 func (s *Spool) ChangeLater(id trace.ID, fn func(*Envelope) error, done func(error)) {
 	op := s.change(id, fn)
-	op.done = done
+	op.keep, op.done = true, done
 	s.add(op, true)
 }
 
@@ -45,7 +45,7 @@ func (s *Spool) ChangeAll(ids []trace.ID, fn func(*Envelope) error) []error {
 }
 
 func (s *Spool) change(id trace.ID, fn func(*Envelope) error) operation {
-	return operation{keep: true, apply: func(t *tables) error {
+	return operation{apply: func(t *tables) error {
 		key := idKey(id)
 		envelopes := t.bucket(envelopeBucket)
 		stored := envelopes.Get(key)
@@ -175,7 +175,7 @@ func (s *Spool) list(limit int, want func(*Envelope) bool, start, step func(*bol
 				if want(e) {
 					list = append(list, e)
 				}
-				goOn(e.ID)
+				goOn(idOf(key))
 				key, value = step(cursor)
 			}
 			return nil

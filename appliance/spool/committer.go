@@ -9,6 +9,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"mailchute/appliance/trace"
 )
@@ -26,8 +27,9 @@ type operation struct {
 	apply func(*tables) error
 	// done is told the result after the flush; may be nil. It must not block.
 	done func(error)
-	// keep: the result of a delivery or an administrator's will. It is not given up when the disk is full, but
-	// tried again until there is room.
+	// mail is coming in: a full disk refuses it first, so that what is queued can go.
+	mail bool
+	// keep: nobody waits for it, and it must not get lost. On a full disk it is tried again until there is room.
 	keep   bool
 	loaded int64 // bytes of chunk it carries
 }
@@ -153,7 +155,7 @@ func (s *Spool) commit(batch []operation) (kept []operation) {
 	results, counts, err := s.write(batch)
 	if full(err) && s.reserve.release() {
 		s.log.Warn("the disk is full: the reserve is used to record what was delivered", "error", err)
-		batch = refuse(batch, err)
+		batch = refuse(batch, err, func(op operation) bool { return op.mail })
 		results, counts, err = s.write(batch)
 	}
 	switch {
@@ -169,7 +171,7 @@ func (s *Spool) commit(batch []operation) (kept []operation) {
 		}
 	case full(err):
 		s.log.Error("the disk is full", "error", err)
-		return refuse(batch, err)
+		return refuse(batch, err, func(op operation) bool { return !op.keep })
 	default: // what the disk did with it is not known any more
 		err = s.fail(fmt.Errorf("write %s: %w", s.path, err), false)
 		for i := range results {
@@ -184,13 +186,15 @@ func (s *Spool) commit(batch []operation) (kept []operation) {
 	return nil
 }
 
-func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, bolterrors.ErrMaxSizeReached)
+}
 
-// refuse tells the operations that can be refused that the disk is full, and returns the others.
-func refuse(batch []operation, err error) (kept []operation) {
+// refuse tells the operations that match that the disk is full, and returns the others.
+func refuse(batch []operation, err error, match func(operation) bool) (kept []operation) {
 	for _, op := range batch {
 		switch {
-		case op.keep:
+		case !match(op):
 			kept = append(kept, op)
 		case op.done != nil:
 			op.done(fmt.Errorf("%w: %w", ErrFull, err))

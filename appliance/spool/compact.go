@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -19,8 +20,11 @@ const (
 
 // compactIfSparse runs in the committer, between commits.
 func (s *Spool) compactIfSparse() {
+	if s.Err() != nil {
+		return
+	}
 	size, unused := s.fileSize()
-	if size <= compactAbove || (size-unused) >= size/4 || s.now().Sub(s.compacted).Abs() < compactPause || s.Err() != nil {
+	if size <= compactAbove || (size-unused) >= size/4 || s.now().Sub(s.compacted).Abs() < compactPause {
 		return
 	}
 	s.compacted = s.now()
@@ -33,34 +37,40 @@ func (s *Spool) compactIfSparse() {
 	s.measure()
 }
 
-func (s *Spool) compact() error {
+func (s *Spool) compact() (err error) {
+	defer func() { // a page of the old file that cannot be read
+		if failure := recover(); failure != nil {
+			err = s.fail(fmt.Errorf("read %s: %v", s.path, failure), true)
+		}
+	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	s.swap.Lock() // readers wait: what is copied is at most a quarter of the file
 	defer s.swap.Unlock()
-	fresh := s.path + ".compact"
-	os.Remove(fresh)
-	target, err := bolt.Open(fresh, 0o600, boltOptions())
+	path := compactPath(s.path)
+	if err := removeIfThere(path); err != nil {
+		return err
+	}
+	fresh, err := bolt.Open(path, 0o600, boltOptions())
 	if err != nil {
 		return err
 	}
-	err = bolt.Compact(target, s.db, pendingLimit)
-	if err := errors.Join(err, target.Close()); err != nil {
-		os.Remove(fresh)
-		return err
+	if err = bolt.Compact(fresh, s.db, pendingLimit); err == nil {
+		err = os.Rename(path, s.path)
 	}
-	if err := os.Rename(fresh, s.path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, fresh.Close(), removeIfThere(path))
 	}
-	if err := syncFolder(filepath.Dir(s.path)); err != nil {
-		return err
+	// From the rename on the old file has no name: nothing may be written there any more, whatever happens.
+	old := s.db
+	s.db = fresh
+	if err := syncFolder(filepath.Dir(s.path)); err != nil { // the old one could come back with a power cut
+		return s.fail(fmt.Errorf("the compacted queue file: %w", err), false)
 	}
-	if err := s.db.Close(); err != nil {
+	if err := old.Close(); err != nil {
 		s.log.Error("close the queue file that was compacted", "error", err)
 	}
-	db, err := openFile(s.path)
-	if err != nil { // nothing is lost, but nothing can be read or written until the box starts again
-		go s.fail(fmt.Errorf("open the compacted queue file: %w", err), false)
-		return err
-	}
-	s.db = db
 	return nil
 }
+
+// compactPath is where the new file is made. What a crash leaves there is of no use.
+func compactPath(path string) string { return path + ".compact" }

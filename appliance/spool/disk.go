@@ -53,6 +53,9 @@ func (s *Spool) measureDisk() {
 		s.ceiling = total / 2
 	}
 	s.ceiling = min(s.ceiling, s.live+max(0, free+s.unused-spare(total)))
+	if maxFile != 0 { // what is delivered must still find free pages that lie together
+		s.ceiling = min(s.ceiling, int64(maxFile)/8*7)
+	}
 }
 
 // fileSize gives the bytes of the queue file that were ever written, and how many of them are in free pages.

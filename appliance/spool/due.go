@@ -75,6 +75,7 @@ type Turns struct {
 type Pass struct {
 	Sender  func(sender string) bool // all mail of this sender
 	Message func(id trace.ID) bool   // this message
+	Beyond  time.Time                // what is put off for longer is due: the clock was ahead then; zero: nothing is
 }
 
 // Due finds up to limit messages that are due at a connector, at most share of one device. soonest is when the next of those not yet due will be; zero: none, or the limit was reached.
@@ -153,10 +154,7 @@ func (w *walk) device(device, last string, limit int) (found []Due, sender strin
 			if !ok {
 				continue
 			}
-			if due.Next.After(w.now) {
-				if w.soonest.IsZero() || due.Next.Before(w.soonest) {
-					w.soonest = due.Next
-				}
+			if w.isEarly(due) {
 				break
 			}
 			if w.pass.Message(due.ID) {
@@ -168,7 +166,18 @@ func (w *walk) device(device, last string, limit int) (found []Due, sender strin
 	return found, sender
 }
 
-// maxSenders bounds the senders of one device that are looked at in one go.
+// isEarly: it is not yet due, nor what comes after it in its lane.
+func (w *walk) isEarly(due Due) bool {
+	if !due.Next.After(w.now) || !w.pass.Beyond.IsZero() && due.Next.After(w.pass.Beyond) {
+		return false
+	}
+	if w.soonest.IsZero() || due.Next.Before(w.soonest) {
+		w.soonest = due.Next
+	}
+	return true
+}
+
+// maxSenders bounds the senders of one device with mail that is due that are listed in one go.
 const maxSenders = 256
 
 func (w *walk) senders(prefix []byte, last string) []string {
@@ -183,7 +192,7 @@ func (w *walk) senders(prefix []byte, last string) []string {
 			if until(due.Sender) {
 				return
 			}
-			if !w.pass.Sender(due.Sender) {
+			if !w.pass.Sender(due.Sender) && !w.isEarly(due) {
 				senders = append(senders, due.Sender)
 			}
 			key, _ = w.cursor.Seek(append(append(bytes.Clone(prefix), due.Sender...), 1))

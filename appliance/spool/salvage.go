@@ -212,6 +212,10 @@ func (s *Salvage) copy(f *found, db *bolt.DB, now time.Time) error {
 		outcomes := tx.Bucket(outcomeBucket)
 		for id, value := range f.outcomes {
 			last = max(last, uint64(id))
+			if _, err := decodeEnvelope(value); err != nil {
+				s.lose(&Envelope{Record: trace.Record{ID: id}}, "it had left the queue, and what became of it is not readable: "+err.Error())
+				continue
+			}
 			if err := outcomes.Put(idKey(id), value); err != nil {
 				return err
 			}
@@ -242,7 +246,7 @@ func (s *Salvage) save(f *found, db *bolt.DB, e *Envelope, now time.Time) error 
 	for sequence := range chunkCount(e.Size) {
 		value := f.chunks[[12]byte(chunkKey(e.ID, sequence))]
 		if value == nil || !soundChunk(value) {
-			if e.Hold != nil && e.Hold.By == "mailchute" { // an old envelope whose body is gone was delivered
+			if f.strays[e.ID] == e { // an old envelope whose body is gone was delivered
 				s.Held--
 				return nil
 			}
@@ -262,12 +266,22 @@ func (s *Salvage) save(f *found, db *bolt.DB, e *Envelope, now time.Time) error 
 		return err
 	}
 	s.Saved++
+	const atOnce = pendingLimit / chunkSize // so that memory does not grow with the body
+	for first := 0; first < len(chunks); first += atOnce {
+		err := db.Update(func(tx *bolt.Tx) error {
+			t := &tables{tx: tx}
+			bucket := t.bucket(chunkBucket)
+			for i, chunk := range chunks[first:min(first+atOnce, len(chunks))] {
+				t.put(bucket, chunkKey(e.ID, uint32(first+i)), chunk)
+			}
+			return t.failure
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return db.Update(func(tx *bolt.Tx) error {
 		t := &tables{tx: tx}
-		bucket := t.bucket(chunkBucket)
-		for sequence, chunk := range chunks {
-			t.put(bucket, chunkKey(e.ID, uint32(sequence)), chunk)
-		}
 		envelopes := t.bucket(envelopeBucket)
 		t.put(envelopes, idKey(e.ID), value)
 		t.putAll(dueBucket, dueKeys(e))

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -101,8 +102,13 @@ func Open(path string, options Options) (*Spool, *Salvage, error) {
 		return nil, nil, err
 	}
 	s.db = db
-	if err := s.begin(); err != nil {
+	if err := errors.Join(s.begin(), removeIfThere(compactPath(path))); err != nil {
 		db.Close()
+		if errors.Is(err, ErrDamaged) && salvage == nil {
+			if err := markSuspect(path); err == nil {
+				return Open(path, options)
+			}
+		}
 		return nil, nil, err
 	}
 	go s.commitLoop()
@@ -114,12 +120,22 @@ func boltOptions() *bolt.Options {
 		Timeout:        time.Second,
 		FreelistType:   bolt.FreelistMapType,
 		NoFreelistSync: true,
+		MaxSize:        maxFile,
 	}
 	if strconv.IntSize == 64 {
 		options.InitialMmapSize = 1 << 30 // address space only: a remap would wait for every reader
 	}
 	return options
 }
+
+// maxFile is how large the queue file may be, bytes; 0: as large as the disk. On a machine of 32 bits it is mapped into
+// an address space of 2 to 3 GiB, together with a salvaged one, and bbolt's maps grow by 1 GiB.
+var maxFile = func() int {
+	if strconv.IntSize == 64 {
+		return 0
+	}
+	return 1 << 30
+}()
 
 // openFile opens a queue file that is sound, making it when there is none.
 func openFile(path string) (db *bolt.DB, err error) {
@@ -172,8 +188,8 @@ func (s *Spool) begin() error {
 		cursor := envelopes.Cursor()
 		for id, value := cursor.First(); id != nil; id, value = cursor.Next() {
 			head, err := readHead(value)
-			if err != nil {
-				return fmt.Errorf("envelope of %s: %w", idOf(id), err)
+			if err != nil || len(id) != len(idKey(0)) {
+				return fmt.Errorf("%w: envelope %x of %d bytes", ErrDamaged, id, len(value))
 			}
 			s.counts.add(head, 1)
 			s.lastID = max(s.lastID, idOf(id))
@@ -274,7 +290,7 @@ func (s *Spool) fail(err error, suspect bool) error {
 	s.took.Broadcast()
 	s.log.Error("the queue stops; the box must be started again", "error", err)
 	if suspect {
-		if err := os.WriteFile(suspectMark(s.path), nil, 0o600); err != nil {
+		if err := markSuspect(s.path); err != nil {
 			s.log.Error("mark the queue file as damaged", "error", err)
 		}
 	}
@@ -283,6 +299,8 @@ func (s *Spool) fail(err error, suspect bool) error {
 
 // suspectMark is a file beside the queue file that tells the next start to salvage it.
 func suspectMark(path string) string { return path + ".suspect" }
+
+func markSuspect(path string) error { return os.WriteFile(suspectMark(path), nil, 0o600) }
 
 // State reads what was kept under a name with SetState: a few KB that must be as safe as the queue.
 func (s *Spool) State(name string) (value []byte, err error) {

@@ -356,7 +356,7 @@ func TestDevicesAndTheirSendersTakeTurns(t *testing.T) {
 
 	var turns Turns
 	var got []string
-	none := Pass{func(string) bool { return false }, func(trace.ID) bool { return false }}
+	none := Pass{Sender: func(string) bool { return false }, Message: func(trace.ID) bool { return false }}
 	for range 3 {
 		found, _, err := s.Due("m365", &turns, noon, 3, 2, none)
 		if err != nil {
@@ -378,7 +378,7 @@ func TestDevicesAndTheirSendersTakeTurns(t *testing.T) {
 		t.Errorf("turns (-want +got):\n%s", diff)
 	}
 	_, soonest, _ := s.Due("m365", &turns, noon, 100, 100, Pass{
-		func(sender string) bool { return sender == "invoices@contoso.com" }, none.Message,
+		Sender: func(sender string) bool { return sender == "invoices@contoso.com" }, Message: none.Message,
 	})
 	if want := noon.Add(time.Minute); !soonest.Equal(want) {
 		t.Errorf("next mail is due at %v, want %v", soonest, want)

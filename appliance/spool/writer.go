@@ -87,6 +87,7 @@ func (w *Writer) flush() error {
 		return ErrFull
 	}
 	return s.addLocked(operation{
+		mail:   true,
 		loaded: int64(len(*buffer)),
 		apply: func(t *tables) error {
 			if !w.gone() {
@@ -134,7 +135,7 @@ func (w *Writer) Accept(e *Envelope) error {
 		w.small = last[chunkHeader:]
 	}
 	h, dues := headOf(e), dueKeys(e)
-	err = w.s.run(operation{loaded: int64(len(last)), apply: func(t *tables) error {
+	err = w.s.run(operation{mail: true, loaded: int64(len(last)), apply: func(t *tables) error {
 		if err := w.lost(); err != nil {
 			return err
 		}
