@@ -257,7 +257,7 @@ func TestAnEndpointThatClosesBeforeItSaysAnythingIsHeld(t *testing.T) {
 				break
 			}
 		}
-		o.after(0)
+		o.after(time.Second)
 		if n := o.cloud.now().dials; n > maxBroken || o.hold() == nil {
 			o.cloud.set(func(c *cloud) { c.closes = false })
 			t.Fatalf("%d connections were made in vain; on hold: %t", n, o.hold() != nil)

@@ -18,12 +18,12 @@ func (s *Spool) Change(id trace.ID, fn func(*Envelope) error) error {
 	return s.run(s.change(id, fn))
 }
 
-// ChangeLater is Change without the wait: done, which must not block, is told the result after the flush. A full
+// ChangeLater is Change without the wait, for the result of a delivery: it may wait a little for company. done, which must not block, is told the result after the flush. A full
 // disk does not lose it: it is tried again until there is room.
 func (s *Spool) ChangeLater(id trace.ID, fn func(*Envelope) error, done func(error)) {
 	op := s.change(id, fn)
 	op.keep, op.done = true, done
-	s.add(op, true)
+	s.add(op, soon)
 }
 
 // ChangeAll is Change for many messages in one flush; the errors are in the order of the ids.
@@ -35,7 +35,7 @@ func (s *Spool) ChangeAll(ids []trace.ID, fn func(*Envelope) error) []error {
 	for i, id := range ids {
 		op := s.change(id, fn)
 		op.done = func(err error) { errs[i] = err; wg.Done() }
-		if err := s.addLocked(op, true); err != nil {
+		if err := s.addLocked(op, now); err != nil {
 			op.done(err)
 		}
 	}
@@ -282,7 +282,7 @@ func (s *Spool) Forget(ids []trace.ID) {
 		for _, id := range ids {
 			delete(s.outcomes.hidden, id)
 		}
-	}}, false)
+	}}, rides)
 }
 
 // At lists the messages that wait at a connector, due or not, up to limit; next is where to go on, nil at the end.

@@ -62,17 +62,30 @@ func (t *tables) delete(b *bolt.Bucket, key []byte) {
 	}
 }
 
-// add hands an operation to the committer. urgent starts a commit; otherwise it rides with the next one.
-func (s *Spool) add(op operation, urgent bool) {
+// haste says whether an operation starts a commit.
+type haste int
+
+const (
+	rides haste = iota // with the next one, whatever starts that
+	soon               // within resultLag
+	now                // somebody waits for it
+)
+
+// resultLag is how long the result of a delivery waits for company. Nobody waits for it, and a commit of its own
+// would be in the way of the scanner's next message, which comes just then.
+const resultLag = 5 * time.Millisecond
+
+// add hands an operation to the committer.
+func (s *Spool) add(op operation, when haste) {
 	s.mu.Lock()
-	err := s.addLocked(op, urgent)
+	err := s.addLocked(op, when)
 	s.mu.Unlock()
 	if err != nil && op.done != nil {
 		op.done(err)
 	}
 }
 
-func (s *Spool) addLocked(op operation, urgent bool) error {
+func (s *Spool) addLocked(op operation, when haste) error {
 	if s.failure != nil {
 		return s.failure
 	}
@@ -81,8 +94,12 @@ func (s *Spool) addLocked(op operation, urgent bool) error {
 	}
 	s.pending = append(s.pending, op)
 	s.loading += op.loaded
-	if urgent || s.loading >= pendingLimit {
+	switch {
+	case when == now || s.loading >= pendingLimit:
 		s.start()
+	case when == soon && !s.lagging:
+		s.lagging = true
+		s.lag.Reset(resultLag)
 	}
 	return nil
 }
@@ -98,7 +115,7 @@ func (s *Spool) start() {
 func (s *Spool) run(op operation) error {
 	result := make(chan error, 1)
 	op.done = func(err error) { result <- err }
-	s.add(op, true)
+	s.add(op, now)
 	return <-result
 }
 
@@ -127,6 +144,7 @@ func (s *Spool) commitLoop() {
 		closing := s.closing
 		batch = append(append(batch[:0], kept...), s.pending...)
 		clear(s.pending)
+		s.lagging = false
 		s.pending = s.pending[:0]
 		s.storing, s.loading = s.loading, 0
 		s.took.Broadcast()

@@ -50,8 +50,10 @@ type Spool struct {
 	took      *sync.Cond // the committer took the pending operations, or finished
 	wake      chan struct{}
 	pending   []operation
-	loading   int64 // bytes of chunks in pending
-	storing   int64 // bytes of chunks in the running commit
+	loading   int64       // bytes of chunks in pending
+	lag       *time.Timer // starts a commit of results
+	lagging   bool        // lag runs, for what is in pending
+	storing   int64       // bytes of chunks in the running commit
 	lastID    trace.ID
 	closing   bool
 	failure   error // the file can no longer be written: a panic out of bbolt
@@ -97,6 +99,8 @@ func Open(path string, options Options) (*Spool, *Salvage, error) {
 		recent: make(map[trace.ID]*Envelope), outcomes: outcomes{hidden: make(map[trace.ID]bool)},
 	}
 	s.took = sync.NewCond(&s.mu)
+	s.lag = time.AfterFunc(time.Hour, s.start)
+	s.lag.Stop()
 	db, salvage, err := openOrSalvage(path, options)
 	if err != nil {
 		return nil, nil, err
@@ -316,5 +320,5 @@ func (s *Spool) SetState(name string, value []byte) {
 	s.add(operation{keep: true, apply: func(t *tables) error {
 		t.put(t.bucket(stateBucket), []byte(name), value)
 		return nil
-	}}, true)
+	}}, now)
 }

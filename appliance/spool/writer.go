@@ -105,7 +105,7 @@ func (w *Writer) flush() error {
 				s.mu.Unlock()
 			}
 		},
-	}, false)
+	}, rides)
 }
 
 func seal(chunk []byte) {
@@ -195,7 +195,7 @@ func (w *Writer) Abort() {
 		}
 		t.writers[w] = true
 		return nil
-	}}, true)
+	}}, now)
 }
 
 func (w *Writer) gone() bool {
