@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	programs = folder
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // the detector's threads need no second to end at every exit
 	status := m.Run()
 	os.RemoveAll(folder)
 	os.Exit(status)
@@ -49,7 +50,7 @@ var mailchute = sync.OnceValues(func() (string, error) {
 	}
 	binary := filepath.Join(programs, "mailchute")
 	arguments := []string{"build", "-o", binary}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if withRaceDetector() {
 		arguments = append(arguments, "-race")
 	}
 	said, err := exec.Command("go", append(arguments, "mailchute/cmd/mailchute")...).CombinedOutput()
@@ -58,6 +59,12 @@ var mailchute = sync.OnceValues(func() (string, error) {
 	}
 	return binary, nil
 })
+
+// withRaceDetector tells whether this test has it.
+func withRaceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
 
 // office is a box's settings but for its connectors: every address of this machine is a device, and what is put off is
 // tried again at once.

@@ -324,9 +324,12 @@ func TestRefusedSender(t *testing.T) {
 	cloud.fail("mail=550 5.7.60 SMTP; Client does not have permissions to send as this sender")
 	all, allID := hand(box, "all", 1000)
 	heldConnector(box, "550 5.7.60")
-	if status := box.status(); len(status.HeldSenders) > 0 {
-		t.Errorf("senders are held for the connector's fault: %+v", status.HeldSenders)
-	}
+	eventually(t, func() error { // each probe shows anew that it is not the sender
+		if status := box.status(); len(status.HeldSenders) > 0 || status.Connectors[0].State != api.ConnectorHeld {
+			return fmt.Errorf("senders are held for the connector's fault: %+v", status.HeldSenders)
+		}
+		return nil
+	})
 	cloud.fail()
 	box.awaitState(allID, trace.Sent)
 	cloud.cameOnce(all)

@@ -15,8 +15,11 @@ import (
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	lives := 50
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		lives = 5
+	case withRaceDetector(): // it takes several times as long, and sees no more in fifty than in fifteen
+		lives = 15
 	}
 	random := newRandom(t)
 	cloud := newCloud(t, nil)

@@ -102,6 +102,9 @@ type postfix struct {
 	own, clients       *sim.Authority  // of its certificate, and of those it trusts
 	relay              tls.Certificate // the one it relays for
 	starttls, implicit string          // addresses
+
+	opened map[string]bool     // files of mail that was looked at
+	found  map[string][][]byte // in them, by Message-ID
 }
 
 //go:embed testdata/postfix-main.cf
@@ -113,7 +116,7 @@ var postfixMaster string
 // newPostfix runs an instance until the test is over.
 func newPostfix(t *testing.T) *postfix {
 	t.Helper()
-	p := &postfix{starttls: freeAddress(t), implicit: freeAddress(t)}
+	p := &postfix{starttls: freeAddress(t), implicit: freeAddress(t), opened: make(map[string]bool), found: make(map[string][][]byte)}
 	try := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -242,8 +245,11 @@ func (p *postfix) mail(t *testing.T) map[string][][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := make(map[string][][]byte)
 	for _, file := range files {
+		if p.opened[file] {
+			continue
+		}
+		p.opened[file] = true
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -257,7 +263,7 @@ func (p *postfix) mail(t *testing.T) map[string][][]byte {
 		if err != nil {
 			t.Error(err)
 		}
-		found[name] = append(found[name], text)
+		p.found[name] = append(p.found[name], text)
 	}
-	return found
+	return p.found
 }
