@@ -84,7 +84,6 @@ func withoutReceived(message []byte) ([]byte, error) {
 type scanner struct {
 	conn net.Conn
 	text *textproto.Conn
-	tick func(moment) // told how far it is; nil: nobody listens
 }
 
 // moment is a point in the life of a message at which the box can be killed.
