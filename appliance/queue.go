@@ -72,7 +72,11 @@ func (b *box) change(ctx context.Context, selected api.Selection, do func([]trac
 		return do(selected.IDs)
 	}
 	const page = 500
-	newest := trace.IDAt(time.Now()) // what comes in meanwhile was not meant
+	last, err := b.spool.Newest(0, 1, func(*spool.Envelope) bool { return true })
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	newest := last[0].ID // what comes in meanwhile was not meant
 	for from := trace.ID(0); ctx.Err() == nil; {
 		list, failed := b.spool.List(from, page, func(e *spool.Envelope) bool { return e.ID <= newest && selected.Filter.Match(e) })
 		if failed != nil || len(list) == 0 {

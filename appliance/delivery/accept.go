@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"slices"
+	"time"
 
 	"mailchute/appliance/address"
 	"mailchute/appliance/spool"
@@ -118,11 +119,18 @@ func legOf(legs []spool.Leg, connector string) *spool.Leg {
 
 // left: a message waits in the due index for a connector. Where that one is gone by now, it is routed anew.
 func (d *Delivery) left(connector string) {
+	if t := d.transport(connector); t != nil {
+		t.left()
+	} else {
+		d.rerouteAstray()
+	}
+}
+
+// rerouteAstray has the mail for connectors that are gone routed anew.
+func (d *Delivery) rerouteAstray() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if t := d.transports[connector]; t != nil {
-		t.left()
-	} else if !d.astray && !d.stopping {
+	if !d.astray && !d.stopping {
 		d.astray = true
 		d.tasks.Go(func() { d.reroute(false) })
 	}
@@ -146,17 +154,18 @@ func (d *Delivery) reroute(all bool) {
 		for more := true; more && err == nil && !d.isStopping(); more = at != nil {
 			var ids []trace.ID
 			if ids, at, err = d.spool.At(connector, at, stretch); err == nil {
-				d.spool.ChangeAll(ids, func(e *spool.Envelope) error {
+				err = trouble(d.spool.ChangeAll(ids, func(e *spool.Envelope) error {
 					if !d.route(e, "") {
 						return errUnchanged
 					}
 					return nil
-				})
+				}))
 			}
 		}
 	}
 	if err != nil {
-		d.log.Error("route the queue anew", "error", err)
+		d.log.Error("route the queue anew; what is for a connector that is gone is tried again in a minute", "error", err)
+		time.AfterFunc(time.Minute, d.rerouteAstray)
 	}
 	for _, t := range d.all() {
 		t.left()

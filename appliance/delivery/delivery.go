@@ -119,7 +119,7 @@ func (d *Delivery) Set(settings Settings) {
 	fresh := make(map[string]*transport) // made before the lock is taken: readers of the queue file ask for it
 	for _, endpoint := range settings.Endpoints {
 		if d.transport(endpoint.Name) == nil {
-			fresh[endpoint.Name] = newTransport(d, endpoint.Name)
+			fresh[endpoint.Name] = newTransport(d, endpoint.Name, settings.Retry)
 		}
 	}
 	d.mu.Lock()

@@ -169,6 +169,7 @@ type office struct {
 	spool *spool.Spool
 	d     *Delivery
 	cloud *cloud
+	ahead atomic.Int64 // of the box's clock, time.Duration
 }
 
 var testRetry = Retry{First: time.Minute, Ceiling: 30 * time.Minute, GiveUp: 5 * 24 * time.Hour}
@@ -195,9 +196,11 @@ func (o *office) start(folder string) {
 		o.t.Fatal(err, salvage)
 	}
 	o.spool = s
-	o.d = New(Options{Spool: s, Log: log, Now: time.Now, Jitter: func(d time.Duration) time.Duration { return d }})
+	o.d = New(Options{Spool: s, Log: log, Now: o.now, Jitter: func(d time.Duration) time.Duration { return d }})
 	o.set(4)
 }
+
+func (o *office) now() time.Time { return time.Now().Add(time.Duration(o.ahead.Load())) }
 
 func (o *office) set(connections int) {
 	o.d.Set(Settings{
@@ -219,7 +222,7 @@ func (o *office) hand(device string, recipients ...string) trace.ID {
 	o.t.Helper()
 	m := o.d.Create()
 	fmt.Fprintf(m, "Subject: scan\r\n\r\nfrom %s\r\n", device)
-	e := &spool.Envelope{Record: trace.Record{Accepted: time.Now(), Device: device, Sender: device + "@contoso.com"}}
+	e := &spool.Envelope{Record: trace.Record{Accepted: o.now(), Device: device, Sender: device + "@contoso.com"}}
 	for _, r := range recipients {
 		e.Recipients = append(e.Recipients, trace.Recipient{Address: r, State: trace.Waiting})
 	}

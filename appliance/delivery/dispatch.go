@@ -125,13 +125,25 @@ func earlier(a, b time.Time) time.Time {
 // errUnchanged leaves an envelope as it is.
 var errUnchanged = errors.New("nothing to change")
 
+// trouble is the first error of many changes that is the queue's own.
+func trouble(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errUnchanged) && !errors.Is(err, spool.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
 // fill claims up to limit messages that are due, puts their attempts on record and brings them into ready. It returns
 // how many it claimed, and when the next is due where there was none.
 func (t *transport) fill(now time.Time, limit int, passSender func(string) bool) (claimed int, soonest time.Time) {
 	d := t.d
+	beyond := now.Add(2 * d.current().Retry.Ceiling) // the schedule puts nothing off for so long
 	found, soonest, err := d.spool.Due(t.name, &t.turns, now, limit, max(1, limit/8), spool.Pass{
 		Sender:  passSender,
 		Message: func(id trace.ID) bool { return d.isRunning(attempt{id, t.name}) },
+		Beyond:  beyond,
 	})
 	if err != nil {
 		d.log.Error("look for due mail", "connector", t.name, "error", err)
@@ -148,7 +160,7 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 	errs := d.spool.ChangeAll(ids, func(e *spool.Envelope) error {
 		leg := legOf(e.Legs, t.name)
 		switch {
-		case leg == nil || e.Hold != nil || leg.Next.After(now):
+		case leg == nil || e.Hold != nil || leg.Next.After(now) && !leg.Next.After(beyond):
 			return errUnchanged
 		case d.route(e, t.name):
 			moved = true
@@ -159,13 +171,9 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 		return nil
 	})
 	var stopped []*job
-	var failed error
 	for i, id := range ids {
 		j := jobs[id]
-		if err := errs[i]; err != nil || j == nil {
-			if err != nil && !errors.Is(err, errUnchanged) && !errors.Is(err, spool.ErrNotFound) {
-				failed = err
-			}
+		if errs[i] != nil || j == nil {
 			d.end(attempt{id, t.name})
 			continue
 		}
@@ -183,8 +191,8 @@ func (t *transport) fill(now time.Time, limit int, passSender func(string) bool)
 			other.left()
 		}
 	}
-	if failed != nil {
-		d.log.Error("record attempts", "connector", t.name, "error", failed)
+	if err := trouble(errs); err != nil {
+		d.log.Error("record attempts", "connector", t.name, "error", err)
 		return 0, now.Add(time.Minute)
 	}
 	return len(ids), soonest

@@ -339,3 +339,51 @@ func TestFewerConnectionsAreNoReasonToWait(t *testing.T) {
 		}
 	})
 }
+
+func TestAClockThatWasAheadKeepsNoMailBack(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.ahead.Store(int64(250 * 365 * 24 * time.Hour)) // a machine without a battery for its clock
+		o.cloud.set(func(c *cloud) { c.answer = answers(map[string]string{"anna@contoso.com": "451 4.2.1 later"}) })
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(0)
+		o.cloud.set(func(c *cloud) { c.answer = nil })
+		o.ahead.Store(0)
+		other := o.hand("scanner", "ben@contoso.com")
+		o.after(testRetry.Ceiling)
+		o.wantGone(id, other)
+	})
+}
+
+func TestAProbeThatWasSetWhileTheClockWasAheadIsMade(t *testing.T) {
+	folder := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{t: t, cloud: &cloud{refuse: syscall.ECONNREFUSED}}
+		o.ahead.Store(int64(250 * 365 * 24 * time.Hour))
+		o.start(folder)
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(0)
+		o.stop()
+		o.cloud.set(func(c *cloud) { c.refuse = nil })
+		o.ahead.Store(0)
+		o.start(folder)
+		o.after(testRetry.Ceiling)
+		o.wantGone(id)
+		o.stop()
+	})
+}
+
+func TestAClockThatIsSetRightGivesNothingUp(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.cloud.set(func(c *cloud) { c.answer = answers(map[string]string{"anna@contoso.com": "451 4.2.1 later"}) })
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(0)
+		o.ahead.Store(int64(25 * 365 * 24 * time.Hour)) // the time has come over the network
+		o.after(30 * time.Minute)
+		if r := o.envelope(id).Recipients[0]; r.State != trace.Waiting {
+			t.Fatalf("given up half an hour after it came in: %+v", r)
+		}
+		o.cloud.set(func(c *cloud) { c.answer = nil })
+		o.after(testRetry.Ceiling)
+		o.wantGone(id)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"mailchute/appliance/reply"
@@ -38,7 +39,9 @@ type pair struct {
 
 func stateName(connector string) string { return "holds of " + connector }
 
-func loadHolds(s *spool.Spool, log *slog.Logger, connector string) (h holds) {
+// loadHolds reads the holds of a connector. A probe that is further off than any probe is set was set while the clock
+// was ahead: it is made now.
+func loadHolds(s *spool.Spool, log *slog.Logger, connector string, now time.Time, longest time.Duration) (h holds) {
 	text, err := s.State(stateName(connector))
 	if err == nil && text != nil {
 		err = json.Unmarshal(text, &h)
@@ -51,6 +54,11 @@ func loadHolds(s *spool.Spool, log *slog.Logger, connector string) (h holds) {
 	}
 	if h.Paused == nil {
 		h.Paused = make(map[string]pauses)
+	}
+	for _, hold := range append(slices.Collect(maps.Values(h.Senders)), h.Connector) {
+		if hold != nil && hold.Probe.Sub(now) > longest {
+			hold.Probe = now
+		}
 	}
 	return h
 }

@@ -136,7 +136,7 @@ func (t *transport) apply(e *spool.Envelope, j *job, peer string, answers []repl
 		next = leg.Next
 	}
 	t.addEvents(e, now, peer, j, answers, verdicts, next)
-	if leg := legOf(e.Legs, t.name); leg != nil && counted && t.expired(e) {
+	if leg := legOf(e.Legs, t.name); leg != nil && counted && t.expired(e, leg) {
 		t.giveUp(e, leg)
 	}
 }
@@ -176,14 +176,16 @@ func (t *transport) addEvents(e *spool.Envelope, now time.Time, peer string, j *
 	}
 }
 
-// expired: the time to give up has come, time on hold not counted.
-func (t *transport) expired(e *spool.Envelope) bool {
+// expired: the time to give up has come, time on hold not counted. A clock that jumps, or a box that was switched off, does
+// not bring it about: the schedule has to have been gone through for a while.
+func (t *transport) expired(e *spool.Envelope, leg *spool.Leg) bool {
 	since, now := e.Accepted, t.d.now()
 	if e.Since.After(since) {
 		since = e.Since
 	}
-	giveUp := t.d.current().Retry.GiveUp
-	if now.Sub(since) < giveUp {
+	retry := t.d.current().Retry
+	giveUp := retry.GiveUp
+	if now.Sub(since) < giveUp || retry.waited(leg.Attempts) < min(giveUp, 2*retry.Ceiling) {
 		return false
 	}
 	connector, own := t.pausesOf(e.Sender)

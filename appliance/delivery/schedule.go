@@ -20,6 +20,14 @@ func (r Retry) delay(attempts int) time.Duration {
 	return min(delay, r.Ceiling)
 }
 
+// waited is the time between the first attempt and the last, as scheduled, of so many.
+func (r Retry) waited(attempts int) (total time.Duration) {
+	for n := 1; n < attempts && total < r.GiveUp; n++ {
+		total += r.delay(n)
+	}
+	return total
+}
+
 // soon is the delay of the first probe of a held connector: most faults of a way last seconds.
 func (r Retry) soon() time.Duration { return min(r.First, max(r.First/12, time.Second)) }
 

@@ -46,13 +46,13 @@ type transport struct {
 	holds    holds
 }
 
-func newTransport(d *Delivery, name string) *transport {
+func newTransport(d *Delivery, name string, retry Retry) *transport {
 	t := &transport{
 		d: d, name: name, wake: make(chan struct{}, 1), work: make(chan struct{}, 1),
 		sending: make(map[*smtpclient.Transaction]*job), stopped: make(chan struct{}), behind: true,
 	}
 	t.current, t.replace = context.WithCancel(d.ctx)
-	t.holds = loadHolds(d.spool, d.log, name)
+	t.holds = loadHolds(d.spool, d.log, name, d.now(), 2*max(signInPause, retry.Ceiling))
 	return t
 }
 
