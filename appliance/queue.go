@@ -96,7 +96,8 @@ func (b *box) change(ctx context.Context, selected api.Selection, do func([]trac
 	return changed, errors.Join(err, ctx.Err())
 }
 
-// Send puts a test message into the queue, to go the way that mail of devices goes.
+// Send puts a test message into the queue, to go the way that mail of devices goes. A way on hold is probed at once: what
+// is asked is whether it works now.
 func (b *box) Send(_ context.Context, test api.TestMessage, by string) (trace.ID, error) {
 	b.mu.Lock()
 	settings := b.settings
@@ -142,7 +143,11 @@ func (b *box) Send(_ context.Context, test api.TestMessage, by string) (trace.ID
 		UTF8: from.NeedsUTF8() || to.NeedsUTF8(),
 	}
 	e.Add(trace.Event{Time: now, Kind: trace.Accepted, Text: "a test message, asked for by " + by})
-	return m.ID(), m.Accept(e)
+	if err := m.Accept(e); err != nil {
+		return 0, err
+	}
+	b.delivery.Probe()
+	return m.ID(), nil
 }
 
 func known(connectors []config.Connector, name string) error {

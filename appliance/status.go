@@ -78,12 +78,12 @@ func (b *box) addConnectors(s *api.Status, settings *config.Config) {
 			state := states[at]
 			shown.Connections, shown.LastSent = state.Connections, state.Sent
 			if h := state.Hold; h != nil {
-				shown.State, shown.Since, shown.Probe = api.ConnectorHeld, h.Since, h.Probe
+				shown.State, shown.Since, shown.Tried, shown.Probe = api.ConnectorHeld, h.Since, h.Tried, h.Probe
 				shown.Reply, shown.Cause, shown.Fix = h.Reply, h.Verdict.Cause, h.Verdict.Fix
 			}
 			for sender, h := range state.Senders {
 				s.HeldSenders = append(s.HeldSenders, api.HeldSender{
-					Connector: c.Name, Sender: sender, Since: h.Since, Probe: h.Probe, Messages: b.spool.WaitingOf(c.Name, sender),
+					Connector: c.Name, Sender: sender, Since: h.Since, Tried: h.Tried, Probe: h.Probe, Messages: b.spool.WaitingOf(c.Name, sender),
 					Reply: h.Reply, Cause: h.Verdict.Cause, Fix: h.Verdict.Fix,
 				})
 			}

@@ -129,6 +129,7 @@ type Connector struct {
 	Host        string    `json:"host"` // with its port
 	State       string    `json:"state"`
 	Since       time.Time `json:"since,omitzero"`  // held: since when
+	Tried       time.Time `json:"tried,omitzero"`  // held: when the last attempt failed
 	Reply       string    `json:"reply,omitempty"` // held: the answer that did it, in full, or the error
 	Cause       string    `json:"cause,omitempty"` // what it means
 	Fix         string    `json:"fix,omitempty"`   // what to do about it
@@ -143,6 +144,7 @@ type HeldSender struct {
 	Connector string    `json:"connector"`
 	Sender    string    `json:"sender"`
 	Since     time.Time `json:"since"`
+	Tried     time.Time `json:"tried,omitzero"` // when the last attempt failed
 	Messages  int       `json:"messages"`
 	Reply     string    `json:"reply,omitempty"`
 	Cause     string    `json:"cause,omitempty"`

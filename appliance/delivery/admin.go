@@ -21,11 +21,16 @@ func (d *Delivery) Retry(ids []trace.ID, by string) (changed int, err error) {
 		d.anew(e, by)
 		return nil
 	})
+	d.Probe()
+	return changed, err
+}
+
+// Probe has held connectors and senders probed at once, by mail that waits for them.
+func (d *Delivery) Probe() {
 	for _, t := range d.all() {
 		t.probeNow()
 		t.left()
 	}
-	return changed, err
 }
 
 // anew makes every recipient that is not done wait for its next attempt, now.

@@ -340,6 +340,26 @@ func TestFewerConnectionsAreNoReasonToWait(t *testing.T) {
 	})
 }
 
+func TestAProbeThatWasAskedForBeginsTheScheduleAnew(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
+		o.hand("copier", "anna@contoso.com")
+		o.after(7 * time.Hour) // every half hour by now
+		before := o.hold()
+		o.after(time.Minute)
+		asked := time.Now()
+		o.d.Probe()
+		o.after(0)
+		hold := o.hold()
+		if !hold.Tried.Equal(asked) || !hold.Since.Equal(before.Since) {
+			t.Errorf("asked for at %s, the last failure was at %s; on hold since %s, before %s", asked, hold.Tried, hold.Since, before.Since)
+		}
+		if wait := hold.Probe.Sub(asked); wait != testRetry.soon() {
+			t.Errorf("the next probe is %s away, want %s: somebody is at work on the fault", wait, testRetry.soon())
+		}
+	})
+}
+
 func TestAClockThatWasAheadKeepsNoMailBack(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		o.ahead.Store(int64(250 * 365 * 24 * time.Hour)) // a machine without a battery for its clock

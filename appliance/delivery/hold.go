@@ -17,7 +17,8 @@ type Hold struct {
 	Stage   reply.Stage   `json:"stage"` // of the conversation at which it failed
 	Reply   string        `json:"reply"` // the answer in full, or the error
 	Verdict reply.Verdict `json:"verdict"`
-	Tries   int           `json:"tries"` // that failed
+	Tries   int           `json:"tries"` // that failed, since an administrator last did something about it
+	Tried   time.Time     `json:"tried"` // when the last of them failed
 	Probe   time.Time     `json:"probe"` // one message is tried then
 }
 
@@ -115,6 +116,7 @@ func (t *transport) again(h *Hold, f failure) *Hold {
 	}
 	h.Stage, h.Reply, h.Verdict = f.answer.Stage, f.answer.String(), f.verdict
 	h.Tries++
+	h.Tried = now
 	h.Probe = now.Add(t.probeDelay(h))
 	return h
 }
@@ -234,15 +236,15 @@ func (t *transport) verify(conn Conn) {
 }
 
 // probeNow has every hold probed as soon as there is mail for it: settings have changed, or an administrator
-// asked for it.
+// asked for it. The schedule of further probes begins anew, for somebody is at work on the fault.
 func (t *transport) probeNow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.holds.Connector != nil {
-		t.holds.Connector.Probe = t.d.now()
+	if h := t.holds.Connector; h != nil {
+		h.Probe, h.Tries = t.d.now(), 0
 	}
 	for _, h := range t.holds.Senders {
-		h.Probe = t.d.now()
+		h.Probe, h.Tries = t.d.now(), 0
 	}
 	t.kick()
 }

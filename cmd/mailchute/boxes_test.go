@@ -43,8 +43,11 @@ var boxes = map[string]func() *apitest.Box{
 	"holding": func() *apitest.Box {
 		box := sending(trace.Waiting, trace.Event{Kind: trace.Deferred, Reply: "550 5.7.64 TenantAttribution; Relay Access Denied"})
 		trouble(box)
+		box.State.Connectors[0].Tried = at("10:00:01") // by the test message
 		return box
 	},
+	"probing": probing,
+	"mended":  mended,
 	"held by hand": func() *apitest.Box {
 		box := sending(trace.Waiting, trace.Event{Kind: trace.Held, Text: "by anna"})
 		handed := box.Handed
@@ -176,6 +179,26 @@ func sending(state trace.State, event trace.Event) *apitest.Box {
 		envelope.Recipients[0].State = state
 		event.Time, event.Connector, event.Peer = at("10:00:01"), "m365", endpoint
 		envelope.Events = append(envelope.Events, trace.Event{Time: at("10:00:00"), Kind: trace.Attempted, Connector: "m365"}, event)
+	}
+	return box
+}
+
+// probing is a box whose connector was on hold before the test message, which has no answer yet.
+func probing() *apitest.Box {
+	box := sending(trace.Waiting, trace.Event{Kind: trace.Attempted})
+	trouble(box)
+	box.State.Connectors[0].Tried = at("09:59:59")
+	return box
+}
+
+// mended is one where the message is taken by the second time anybody asks.
+func mended() *apitest.Box {
+	box := probing()
+	asked := 0
+	box.Asked = func(b *apitest.Box) {
+		if asked++; asked == 2 {
+			b.Envelopes[len(b.Envelopes)-1].Recipients[0].State = trace.Sent
+		}
 	}
 	return box
 }

@@ -42,7 +42,7 @@ func (c *sendCommand) Run(ctx context.Context, terminal *terminal, box *api.Clie
 		}
 		select {
 		case <-waiting.Done():
-			return follow.unknown(ctx, c.Timeout)
+			return follow.timeout(ctx, c.Timeout)
 		case <-ticker.C:
 		}
 	}
@@ -75,7 +75,7 @@ func (f *follower) look(ctx context.Context) (ended bool, err error) {
 		return true, err
 	}
 	if slices.ContainsFunc(record.Recipients, func(r trace.Recipient) bool { return r.State == trace.Waiting }) {
-		return f.held(ctx, &record)
+		return f.held(ctx, &record, record.Accepted)
 	}
 	if f.terminal.json {
 		err = f.terminal.printJSON(record)
@@ -99,12 +99,15 @@ func (f *follower) show(record *trace.Record) error {
 	return f.printf("%s", p.String())
 }
 
-// held ends the wait for a message that is on hold, itself or by its connector or sender, and says why.
-func (f *follower) held(ctx context.Context, record *trace.Record) (ended bool, err error) {
+// held ends the wait for a message that is on hold, itself or by its connector or sender, and says why. A hold that no
+// attempt since has confirmed does not count: what it says may have been mended.
+func (f *follower) held(ctx context.Context, record *trace.Record, since time.Time) (ended bool, err error) {
 	status, err := f.box.Status(ctx)
 	if err != nil {
 		return true, err
 	}
+	status.Connectors = slices.DeleteFunc(status.Connectors, func(c api.Connector) bool { return c.Tried.Before(since) })
+	status.HeldSenders = slices.DeleteFunc(status.HeldSenders, func(s api.HeldSender) bool { return s.Tried.Before(since) })
 	message, err := f.box.Message(ctx, f.id)
 	if answered := (*api.Error)(nil); errors.As(err, &answered) && answered.Status == 404 {
 		return false, nil // it has just left the queue: the next look tells
@@ -156,16 +159,19 @@ func (f *follower) failed(text string) error {
 	return errShown
 }
 
-// unknown says that the time is over.
-func (f *follower) unknown(ctx context.Context, timeout time.Duration) error {
+// timeout says that the time is over, and what is known.
+func (f *follower) timeout(ctx context.Context, timeout time.Duration) error {
 	if ctx.Err() != nil { // interrupted
 		return fmt.Errorf("message %s is in the queue; mailchute trace %s tells what has become of it", f.id, f.id)
 	}
+	record, err := f.box.Record(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	if ended, err := f.held(ctx, &record, time.Time{}); ended {
+		return err
+	}
 	if f.terminal.json {
-		record, err := f.box.Record(ctx, f.id)
-		if err != nil {
-			return err
-		}
 		if err := f.terminal.printJSON(record); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ type Box struct {
 	Refused   []trace.Stranger
 	Document  string
 	Handed    func(*Box, trace.ID) // called when a test message has been handed in
+	Asked     func(*Box)           // called when a record is asked for
 	Err       error                // what every call that can fail fails with; nil: none
 	Faults    error                // what is wrong with any settings
 	Calls     []string
@@ -169,6 +170,9 @@ func (b *Box) Record(id trace.ID) (trace.Record, error) {
 	defer b.mutex.Unlock()
 	if b.Err != nil {
 		return trace.Record{}, b.Err
+	}
+	if b.Asked != nil {
+		b.Asked(b)
 	}
 	for _, record := range b.all() {
 		if record.ID == id {
