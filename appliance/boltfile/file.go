@@ -98,9 +98,7 @@ func Open(path string) (*File, error) {
 	if f.content, err = unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED); err != nil {
 		return nil, fmt.Errorf("mapping %s into memory: %w", path, err)
 	}
-	if err := protect(f.readMetas); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
+	f.readMetas()
 	return f, nil
 }
 
@@ -112,8 +110,9 @@ func (f *File) Close() error {
 	return unix.Munmap(f.content)
 }
 
-// protect runs what reads the map: a sector the disk cannot read is a fault of it, and becomes an error.
-func protect(run func()) (err error) {
+// Protect runs what reads the map, elements of it included: a sector the disk cannot read is a fault, and becomes an
+// error that wraps ErrDamaged.
+func Protect(run func()) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -128,9 +127,11 @@ func protect(run func()) (err error) {
 func (f *File) readMetas() {
 	var metas []meta
 	consider := func(offset uint64) {
-		if found, ok := f.readMeta(offset); ok {
-			metas = append(metas, found)
-		}
+		_ = Protect(func() { // one that cannot be read is not whole
+			if found, ok := f.readMeta(offset); ok {
+				metas = append(metas, found)
+			}
+		})
 	}
 	if consider(0); len(metas) > 0 {
 		consider(metas[0].pageSize)

@@ -34,10 +34,7 @@ const maxDamage = 100
 // Each visits what is readable in the top-level buckets, in the order of their keys, going on behind what is damaged.
 // Nested buckets are walked and not visited. The error wraps ErrDamaged and tells all that was found.
 func (f *File) Each(visit func(bucket string, key, value []byte)) error {
-	err := protect(func() { f.walk(visit) })
-	if err != nil {
-		f.harm("%w", err)
-	}
+	f.walk(visit)
 	if len(f.damage) == 0 {
 		return nil
 	}
@@ -49,23 +46,23 @@ func (f *File) Harmed(bucket string) bool { return f.harmed[""] || f.harmed[buck
 
 // Strays visits the elements of leaf pages outside the tree, once Each has walked that: of older states of the file,
 // or of a part that a damaged page has cut off.
-func (f *File) Strays(visit func(key, value []byte)) error {
-	return protect(func() {
-		for id := uint64(2); id < f.present(); id++ {
-			if id < uint64(len(f.seen)) && f.seen[id] {
-				continue
-			}
+func (f *File) Strays(visit func(key, value []byte)) {
+	for id := uint64(2); id < f.present(); id++ {
+		if id < uint64(len(f.seen)) && f.seen[id] {
+			continue
+		}
+		_ = Protect(func() { // what cannot be read is no loss: it is outside the tree
 			p, err := f.page(id)
 			if err != nil || p.flags() != leafPage {
-				continue
+				return
 			}
 			for i := range p.count() {
 				if isBucket, key, value, ok := p.leafElement(i); ok && !isBucket {
 					visit(key, value)
 				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // Used lists the pages of the tree, once Each has walked it.
@@ -93,7 +90,7 @@ func (f *File) walk(visit func(bucket string, key, value []byte)) {
 	f.take(0, 0)
 	f.take(1, 0)
 	if f.meta.freelist != noFreelist {
-		f.freelist(f.meta.freelist)
+		f.protected(f.meta.freelist, func() { f.freelist(f.meta.freelist) })
 	}
 	f.tree(f.meta.root, nil, nil, func(isBucket bool, name, value []byte) {
 		if !isBucket {
@@ -184,6 +181,17 @@ func (f *File) inside(value []byte, visit visitor) {
 
 // tree visits the page with this id and what is below; its keys are at least low and less than high, where set.
 func (f *File) tree(id uint64, low, high []byte, visit visitor) {
+	f.protected(id, func() { f.subtree(id, low, high, visit) })
+}
+
+// protected reads a page: that it cannot be read is damage of this one alone.
+func (f *File) protected(id uint64, read func()) {
+	if err := Protect(read); err != nil {
+		f.harm("page %d: %w", id, err)
+	}
+}
+
+func (f *File) subtree(id uint64, low, high []byte, visit visitor) {
 	p, err := f.page(id)
 	if err != nil {
 		f.harm("%w", err)

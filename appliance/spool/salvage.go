@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -93,27 +93,23 @@ type found struct {
 }
 
 // fill makes a new queue file of all that is readable in a damaged one.
-func (s *Salvage) fill(path, fresh string, now time.Time) (err error) {
-	defer func() { // a sector that cannot be read
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("read %s: %v", path, fault)
-		}
-	}()
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+func (s *Salvage) fill(path, fresh string, now time.Time) error {
 	file, err := boltfile.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	return s.take(file, fresh, now)
+}
+
+func (s *Salvage) take(file *boltfile.File, fresh string, now time.Time) error {
 	f := &found{
 		file: file, envelopes: make(map[trace.ID][]byte), strays: make(map[trace.ID]*Envelope),
 		outcomes: make(map[trace.ID][]byte), state: make(map[string][]byte), chunks: make(map[[12]byte][]byte),
 		mentioned: make(map[trace.ID]string), open: make(map[trace.ID]bool),
 	}
 	if err := file.Each(f.add); err != nil {
-		if err := file.Strays(f.addStray); err != nil {
-			return err
-		}
+		file.Strays(f.addStray)
 	}
 	if err := removeIfThere(fresh); err != nil {
 		return err
@@ -123,7 +119,9 @@ func (s *Salvage) fill(path, fresh string, now time.Time) (err error) {
 		return err
 	}
 	db.NoSync = true
-	err = s.copy(f, db, now)
+	if fault := boltfile.Protect(func() { err = s.copy(f, db, now) }); fault != nil {
+		err = fault
+	}
 	return errors.Join(err, db.Sync(), db.Close())
 }
 
@@ -173,9 +171,17 @@ func soundChunk(value []byte) bool {
 	return len(value) > chunkHeader && crc32.Checksum(value[chunkHeader:], castagnoli) == binary.BigEndian.Uint32(value)
 }
 
+// salvageEnvelope reads a value that the disk may not be able to read.
+func salvageEnvelope(value []byte) (e *Envelope, err error) {
+	if fault := boltfile.Protect(func() { e, err = decodeEnvelope(value) }); fault != nil {
+		return nil, fault
+	}
+	return e, err
+}
+
 func (s *Salvage) copy(f *found, db *bolt.DB, now time.Time) error {
 	for id, value := range f.envelopes {
-		e, err := decodeEnvelope(value)
+		e, err := salvageEnvelope(value)
 		if err != nil {
 			s.lose(&Envelope{Record: trace.Record{ID: id}}, "its envelope is not readable: "+err.Error())
 			continue
@@ -204,6 +210,9 @@ func (s *Salvage) copy(f *found, db *bolt.DB, now time.Time) error {
 	}
 	return db.Update(func(tx *bolt.Tx) error {
 		for name, value := range f.state {
+			if boltfile.Protect(func() { value = bytes.Clone(value) }) != nil {
+				continue // what it kept is found out again
+			}
 			if err := tx.Bucket(stateBucket).Put([]byte(name), value); err != nil {
 				return err
 			}
@@ -212,7 +221,7 @@ func (s *Salvage) copy(f *found, db *bolt.DB, now time.Time) error {
 		outcomes := tx.Bucket(outcomeBucket)
 		for id, value := range f.outcomes {
 			last = max(last, uint64(id))
-			if _, err := decodeEnvelope(value); err != nil {
+			if _, err := salvageEnvelope(value); err != nil {
 				s.lose(&Envelope{Record: trace.Record{ID: id}}, "it had left the queue, and what became of it is not readable: "+err.Error())
 				continue
 			}
@@ -245,7 +254,9 @@ func (s *Salvage) save(f *found, db *bolt.DB, e *Envelope, now time.Time) error 
 	size := int64(0)
 	for sequence := range chunkCount(e.Size) {
 		value := f.chunks[[12]byte(chunkKey(e.ID, sequence))]
-		if value == nil || !soundChunk(value) {
+		sound := false
+		_ = boltfile.Protect(func() { sound = soundChunk(value) })
+		if !sound {
 			if f.strays[e.ID] == e { // an old envelope whose body is gone was delivered
 				s.Held--
 				return nil

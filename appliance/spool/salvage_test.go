@@ -186,6 +186,36 @@ func containsRecord(records []trace.Record, id trace.ID) bool {
 	return false
 }
 
+// TestSectorsThatCannotBeReadAreSalvagedAround: the disk answers with faults of the memory map, here because the file
+// was cut after it was mapped.
+func TestSectorsThatCannotBeReadAreSalvagedAround(t *testing.T) {
+	sound, used, bodies, _ := filled(t)
+	for n, at := range used {
+		if n%6 != 0 {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "queue.db")
+		if err := os.WriteFile(path, sound, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := boltfile.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, int64(at*os.Getpagesize())); err != nil {
+			t.Fatal(err)
+		}
+		var salvage Salvage
+		if err := salvage.take(file, path+".salvaged", noon); err != nil {
+			t.Errorf("from page %d on: %v", at, err)
+		}
+		if salvage.Saved-salvage.Held > len(bodies) {
+			t.Errorf("from page %d on: %+v", at, salvage)
+		}
+		file.Close()
+	}
+}
+
 func FuzzASalvageEndsWhateverTheFile(f *testing.F) {
 	s := open(f, f.TempDir(), testOptions())
 	hand(f, s, letter("copier", "a@contoso.com"), scan(100))
