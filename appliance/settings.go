@@ -69,6 +69,7 @@ func (b *box) apply(settings *config.Config) (err error) {
 			name, _, ok := routes.Route(sender, recipient)
 			return name, ok
 		},
+		Routes: routesOf(settings),
 		Retry: delivery.Retry{
 			First: time.Duration(settings.Retry.First), Ceiling: time.Duration(settings.Retry.Ceiling), GiveUp: time.Duration(settings.Retry.GiveUp),
 		},
@@ -112,6 +113,15 @@ func (b *box) openIdentity(hostname string) (*cert.Listener, error) {
 		return cert.OpenListener(cert.Options{Folder: filepath.Join(b.options.State, "certs"), Hostname: hostname, Log: b.log})
 	}
 	return identity, identity.SetHostname(hostname)
+}
+
+// routesOf names what routing depends on.
+func routesOf(settings *config.Config) string {
+	text := fmt.Sprintf("%q", settings.AcceptedDomains)
+	for _, c := range settings.Connectors {
+		text += fmt.Sprintf("\n%q %v %v %d", c.Name, c.Domains, c.Senders, c.Priority)
+	}
+	return text
 }
 
 // endpoints makes the connectors that the settings name, and tells which certificates they show.

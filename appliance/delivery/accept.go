@@ -136,6 +136,9 @@ func (d *Delivery) rerouteAstray() {
 	}
 }
 
+// routesState is where the queue file says by what its mail was routed.
+const routesState = "routes"
+
 // reroute routes queued mail anew after a change of settings: all, or that for connectors that are gone. Mail that is
 // being delivered is left to its attempt, whose end brings it here.
 func (d *Delivery) reroute(all bool) {
@@ -145,6 +148,10 @@ func (d *Delivery) reroute(all bool) {
 	d.mu.Lock()
 	d.astray = false
 	d.mu.Unlock()
+	routes := d.current().Routes
+	if before, err := d.spool.State(routesState); err == nil && routes != "" && string(before) == routes {
+		all = false
+	}
 	lanes, err := d.spool.Lanes()
 	for _, connector := range lanes {
 		if !all && d.transport(connector) != nil {
@@ -166,6 +173,8 @@ func (d *Delivery) reroute(all bool) {
 	if err != nil {
 		d.log.Error("route the queue anew; what is for a connector that is gone is tried again in a minute", "error", err)
 		time.AfterFunc(time.Minute, d.rerouteAstray)
+	} else if all && !d.isStopping() {
+		d.spool.SetState(routesState, []byte(routes))
 	}
 	for _, t := range d.all() {
 		t.left()

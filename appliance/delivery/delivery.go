@@ -40,7 +40,10 @@ type Settings struct {
 	Endpoints []Endpoint
 	// Route names the connector a recipient goes through; false: none takes it.
 	Route func(sender, recipient address.Address) (connector string, ok bool)
-	Retry Retry
+	// Routes names what Route decides by: queued mail is routed anew when it is not what it was, a start between included.
+	// Empty: always.
+	Routes string
+	Retry  Retry
 }
 
 // Options are the parts delivery is built on.

@@ -407,3 +407,28 @@ func TestAClockThatIsSetRightGivesNothingUp(t *testing.T) {
 		o.wantGone(id)
 	})
 }
+
+func TestMailIsRoutedAnewOnlyWhenRoutesChange(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.cloud.set(func(c *cloud) { c.refuse = syscall.ECONNREFUSED })
+		id := o.hand("copier", "anna@contoso.com")
+		o.after(0)
+		to := func(routes, connector string) *spool.Envelope {
+			o.d.Set(Settings{
+				Endpoints: []Endpoint{{Name: "m365", Connections: 1, Connect: o.cloud.connect}, {Name: "backup", Connections: 1, Connect: o.cloud.connect}},
+				Route:     func(_, _ address.Address) (string, bool) { return connector, true }, Routes: routes, Retry: testRetry,
+			})
+			o.after(0)
+			return o.envelope(id)
+		}
+		if e := to("one", "backup"); e.Recipients[0].Connector != "backup" {
+			t.Errorf("after the first routes: by %q", e.Recipients[0].Connector)
+		}
+		if state, err := o.spool.State(routesState); string(state) != "one" || err != nil {
+			t.Errorf("the queue says it was routed by %q (%v)", state, err)
+		}
+		if e := to("two", "m365"); e.Recipients[0].Connector != "m365" {
+			t.Errorf("after other routes: by %q", e.Recipients[0].Connector)
+		}
+	})
+}
